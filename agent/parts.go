@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"net/netip"
+
+	"berth/images"
+	"berth/overlaynet"
+	"berth/runtime"
+	"berth/secrets"
+)
+
+// Images is what the agent needs of images.Store.
+type Images interface {
+	// Pull makes ref present as policy asks and returns it. Concurrent pulls
+	// of one image share the work. A failure leaves what was there before.
+	Pull(ctx context.Context, ref string, o images.PullOptions) (images.Image, error)
+	// Resolve finds an image of the store by reference, digest or id
+	// (a unique prefix will do). images.ErrNotFound if there is none.
+	Resolve(ref string) (images.Image, error)
+	List() ([]images.Image, error)
+	// Mount mounts the image's layers at target. With upper == "" read-only.
+	// Idempotent: a target that is mounted already is left alone.
+	Mount(ctx context.Context, digest string, m images.Mount) error
+	// Unmount is idempotent and detaches lazily when the target is busy.
+	Unmount(target string) error
+	Load(ctx context.Context, tar io.Reader, progress func(images.Progress)) ([]images.Image, error)
+	Save(ctx context.Context, w io.Writer, refs []string) error
+	Tag(ref, digest string) error
+	// Remove takes a reference away and, with its last one, the image.
+	// pinned digests are never deleted (images.ErrInUse).
+	Remove(ref string, force bool, pinned map[string]bool) (images.Removed, error)
+	Prune(all bool, pinned map[string]bool) (images.Removed, error)
+}
+
+// Containers is what the agent needs of runtime.Runtime.
+type Containers interface {
+	// Create makes the bundle and a container in state created. On failure
+	// nothing is left. An id that exists already is runtime.ErrExists.
+	Create(ctx context.Context, c runtime.Container) error
+	// Start is idempotent: a running container is success.
+	Start(ctx context.Context, id string) error
+	Signal(ctx context.Context, id string, s runtime.Signal) error
+	Pause(ctx context.Context, id string) error
+	Resume(ctx context.Context, id string) error
+	// Update changes the limits of a running container.
+	Update(ctx context.Context, id string, r runtime.Resources) error
+	// Delete kills what still runs and removes all but the log. Idempotent.
+	Delete(ctx context.Context, id string) error
+	// RemoveLog removes the log files of a deleted container.
+	RemoveLog(id string) error
+	// Status of one container; runtime.ErrNotFound if no trace is left.
+	Status(ctx context.Context, id string) (runtime.Status, error)
+	// List is one consistent look at all containers below Config.Run,
+	// whoever made them.
+	List(ctx context.Context) ([]runtime.Status, error)
+	// Exits delivers the status of each container that exits, at least once,
+	// also of those that exited while no agent ran. Closed by Close.
+	Exits() <-chan runtime.Status
+	Exec(ctx context.Context, id string, e runtime.Exec) (exitCode int, err error)
+	// Attach copies a container's output from now on, and stdin to it.
+	// A slow writer is dropped, never the container.
+	Attach(ctx context.Context, id string, stdin io.Reader, stdout, stderr io.Writer, resize <-chan runtime.WindowSize) error
+	// Logs calls f for each line in order until f fails or, without Follow,
+	// the log ends. With Follow it ends when the container has exited.
+	Logs(ctx context.Context, id string, o runtime.LogOptions, f func(runtime.LogLine) error) error
+	LogPath(id string) string
+	// RotateLogs rotates what has grown past its cap; called by the agent
+	// every few seconds.
+	RotateLogs(ctx context.Context) error
+	Stats(ctx context.Context, id string) (runtime.Stats, error)
+	Close() error
+}
+
+// Networks is what the agent needs of overlaynet.Manager.
+type Networks interface {
+	// Allocate chooses subnets and gateways for a new network: those asked
+	// for, else the first free ones of the pools. used are the networks that
+	// exist. overlaynet.ErrPoolExhausted, overlaynet.ErrOverlap.
+	Allocate(want overlaynet.Request, used []overlaynet.Network) (overlaynet.Network, error)
+	// Ensure makes the bridge exist, up, with its gateway addresses.
+	Ensure(ctx context.Context, n overlaynet.Network) error
+	// Remove deletes the bridge. Idempotent.
+	Remove(ctx context.Context, n overlaynet.Network) error
+	// Attach makes the network namespace of a task with loopback up and one
+	// veth per endpoint, and returns its path. Idempotent. With no endpoints
+	// it is an isolated namespace (network_mode none).
+	Attach(ctx context.Context, taskID string, eps []overlaynet.Endpoint) (netns string, err error)
+	// Detach removes the namespace and the links. Idempotent.
+	Detach(ctx context.Context, taskID string) error
+	// Sync makes the kernel's rules equal to r; it returns when they are in
+	// force. Unchanged rules cost a comparison. UDP flows to backends that
+	// left are purged.
+	Sync(ctx context.Context, r overlaynet.Rules) error
+	// Changed delivers when somebody else has changed or flushed our rules
+	// or removed a bridge.
+	Changed() <-chan struct{}
+	// Sweep removes namespaces, links and bridges that belong to no id.
+	Sweep(ctx context.Context, networkIDs, taskIDs map[string]bool) error
+	// Flows counts the conntrack flows to each backend address.
+	Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error)
+	// Teardown removes the table, the rule guard and nothing else.
+	Teardown(ctx context.Context) error
+	Close() error
+}
+
+// Secrets is what the agent needs of secrets.Store.
+type Secrets interface {
+	// Put stores content (at most 1 MiB) and returns its keyed digest.
+	Put(content []byte) (digest string, err error)
+	Get(digest string) ([]byte, error)
+	// Deliver mounts a tmpfs for taskID holding files and returns its path,
+	// mode 0711, read-only once filled. Idempotent: it replaces what is there.
+	Deliver(taskID string, files []secrets.File) (dir string, err error)
+	// Withdraw unmounts it. Idempotent.
+	Withdraw(taskID string) error
+	// Sweep withdraws from tasks not in keep and deletes content not in use.
+	Sweep(keepTasks, usedDigests map[string]bool) error
+}

@@ -1,0 +1,42 @@
+// Package api is what the agent and its clients say to each other: request
+// and response types, and the Go client.
+//
+// The agent serves HTTP on a unix socket (RUN/api.sock, 0660, the peer's uid
+// checked). Bodies are JSON. Answers that take time are streams: one JSON
+// object a line (application/x-ndjson), ended by the server; a failure after
+// the first line is a line with "error". Interactive streams (exec, attach)
+// are WebSockets.
+//
+//	GET    /v1/info                          Info
+//	GET    /v1/stacks                        []StackSummary
+//	GET    /v1/stacks/{stack}                StackStatus
+//	POST   /v1/stacks/{stack}/plan           ApplyRequest -> Plan
+//	POST   /v1/stacks/{stack}/apply          ApplyRequest -> stream of Progress
+//	POST   /v1/stacks/{stack}/down           DownRequest -> stream of Progress
+//	POST   /v1/stacks/{stack}/action         ActionRequest -> stream of Progress
+//	GET    /v1/stacks/{stack}/logs           LogQuery -> stream of LogEntry
+//	GET    /v1/stacks/{stack}/stats          ?stream=BOOL&services= -> stream of TaskStats
+//	GET    /v1/events                        EventQuery -> stream of Event
+//	GET    /v1/tasks/{task}                  Task
+//	GET    /v1/tasks/{task}/inspect          TaskInspect
+//	GET    /v1/tasks/{task}/exec             WebSocket, ExecRequest as first message
+//	GET    /v1/tasks/{task}/attach           WebSocket
+//	GET    /v1/images                        []images.Image
+//	GET    /v1/images/inspect?ref=           images.Image
+//	POST   /v1/images/pull                   ImagePullRequest -> stream of Progress
+//	POST   /v1/images/load                   tar -> stream of Progress
+//	GET    /v1/images/save?ref=&ref=         tar (docker-archive)
+//	DELETE /v1/images?ref=&force=BOOL        ImageRemoved
+//	POST   /v1/images/prune?all=BOOL         ImageRemoved
+//	GET    /v1/volumes?stack=                []Volume
+//	POST   /v1/volumes                       VolumeCreate -> Volume
+//	DELETE /v1/volumes/{name}?force=BOOL
+//	POST   /v1/volumes/prune?all=BOOL        Removed
+//	GET    /v1/networks?stack=               []Network
+//	POST   /v1/networks                      NetworkCreate -> Network
+//	DELETE /v1/networks/{name}
+//	POST   /v1/networks/prune                Removed
+//	GET    /openapi.json, /openapi.yaml      this, machine-readable
+//
+// A failure is an Error (RFC 9457 problem, application/problem+json).
+package api

@@ -1,0 +1,37 @@
+package dataplane
+
+import "net/netip"
+
+// Snapshot is all that the dataplane knows. The agent writes it to
+// RUN/dataplane.json with rename; the dataplane applies it whole.
+type Snapshot struct {
+	Version  int       `json:"version"` // 1
+	Networks []Network `json:"networks"`
+	// Upstreams are the resolvers that unknown names go to, in order.
+	Upstreams []netip.AddrPort `json:"upstreams"`
+	// Loopback are published ports that [::1] is proxied for.
+	Loopback []Loopback `json:"loopback,omitempty"`
+}
+
+// Network is one network's name space.
+type Network struct {
+	ID       string       `json:"id"`
+	Gateways []netip.Addr `json:"gateways"` // DNS listens on their port 53
+	Internal bool         `json:"internal,omitempty"`
+	// Names in lower case without the final dot.
+	Names map[string]Name `json:"names"`
+	// PTR by address.
+	PTR map[netip.Addr]string `json:"ptr,omitempty"`
+}
+
+// Name is one name's addresses, both families.
+type Name struct {
+	Addrs []netip.Addr `json:"addrs"`
+	TTL   uint32       `json:"ttl"` // seconds
+}
+
+// Loopback is a TCP port of [::1] passed on to Backends, in turn.
+type Loopback struct {
+	Port     uint16           `json:"port"`
+	Backends []netip.AddrPort `json:"backends"`
+}

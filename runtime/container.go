@@ -1,0 +1,181 @@
+package runtime
+
+import (
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Config places a Runtime on the machine.
+type Config struct {
+	// Root holds what survives a reboot: logs. Run holds what does not:
+	// bundles, runtime state, exit files.
+	Root, Run string
+	// CgroupParent is the parent cgroup of all containers, "/berth" by
+	// default; each container gets CgroupParent/ID.
+	CgroupParent string
+	// Runtime is the path of crun or runc; "" tries crun, then runc, by
+	// running a container with each until one works.
+	Runtime string
+	// Conmon is its path; "" looks in PATH and /usr/libexec, /usr/lib.
+	Conmon string
+}
+
+// Container is everything that is needed to create one. The caller has
+// resolved names: users of the image are looked up by Create inside Rootfs,
+// nothing else is.
+type Container struct {
+	ID     string // [a-z0-9]{1,64}; also the name of its cgroup
+	Name   string // for people: conmon's -n
+	Rootfs string // mounted root filesystem, absolute
+	// Netns is the path of a network namespace; "" is the host's.
+	Netns string
+
+	Args        []string // entrypoint and command, not empty
+	Env         []string // KEY=VALUE, later wins; PATH, HOME, HOSTNAME, TERM are filled in if missing
+	User        string   // as in an image's USER: name or number, with optional group; "" is root
+	GroupAdd    []string
+	WorkingDir  string // created in Rootfs if missing; "" is /
+	Hostname    string
+	Domainname  string
+	TTY         bool
+	Stdin       bool // keep stdin open for Attach
+	Init        bool // run Args below a small init that reaps and forwards signals
+	Labels      map[string]string
+	Annotations map[string]string
+
+	Mounts []Mount
+	// HostsFile, HostnameFile and ResolvFile are host paths, bound read-write
+	// over /etc/hosts, /etc/hostname and /etc/resolv.conf when not empty and
+	// when no Mount has that target.
+	HostsFile, HostnameFile, ResolvFile string
+
+	Resources  Resources
+	Ulimits    map[string]Ulimit // "nofile" ...
+	ShmSize    int64             // bytes, 0: 64 MiB
+	OomScore   int
+	CapAdd     []string // "ALL", "NET_ADMIN" or "CAP_NET_ADMIN"
+	CapDrop    []string
+	Privileged bool
+	ReadOnly   bool
+	Devices    []Device
+	// DeviceCgroupRules are rules such as "c 1:3 mr".
+	DeviceCgroupRules []string
+	Sysctls           map[string]string
+	// SecurityOpt is Compose's security_opt: no-new-privileges[:BOOL],
+	// seccomp=unconfined|PATH, apparmor=…, label=…, systempaths=unconfined.
+	SecurityOpt []string
+	PidMode     string // "", "host" or the path of a pid namespace
+	IpcMode     string // "", "private", "host", "shareable" or a path
+	UtsMode     string // "", "host"
+	CgroupMode  string // "", "private", "host"
+
+	// LogMaxSize and LogMaxFiles cap the log: 10 MiB and 3 when zero.
+	LogMaxSize  int64
+	LogMaxFiles int
+}
+
+// Mount is one mount below the container's root. Source is an absolute host
+// path for a bind.
+type Mount struct {
+	Type     string // bind, tmpfs
+	Source   string
+	Target   string
+	Options  []string // mount options as in fstab: ro, nosuid, size=64m, rslave …
+	ReadOnly bool
+}
+
+// Resources are cgroup limits; zero means no limit, except Pids, whose zero
+// means 2048 and whose -1 means no limit.
+type Resources struct {
+	NanoCPUs, Memory, MemoryReservation, MemorySwap int64
+	MemorySwappiness                                *int64
+	Pids, CPUShares, CPUQuota, CPUPeriod            int64
+	Cpuset                                          string
+	OomKillDisable                                  bool
+}
+
+// Ulimit is one resource limit. A value above the agent's own hard limit is
+// clamped and reported as a warning.
+type Ulimit struct{ Soft, Hard int64 }
+
+// Device maps a host device, or a folder of devices, into the container.
+type Device struct{ Source, Target, Permissions string }
+
+// State of a container.
+type State int
+
+// States. StateUnknown is a container of which only traces are left.
+const (
+	StateUnknown State = iota
+	StateCreated
+	StateRunning
+	StatePaused
+	StateExited
+)
+
+// Status is what is known of a container now.
+type Status struct {
+	ID         string
+	State      State
+	Pid        int // 0 unless running or paused
+	StartedAt  time.Time
+	FinishedAt time.Time
+	// ExitCode is -1 when nobody could tell (conmon was killed, the disk was
+	// full); 128+N for signal N.
+	ExitCode  int
+	OOMKilled bool
+}
+
+// Exec describes a further process in a running container.
+type Exec struct {
+	Args       []string
+	Env        []string // added to the container's
+	User       string   // "" is the container's
+	WorkingDir string
+	TTY        bool
+	Privileged bool
+	Stdin      io.Reader // nil: /dev/null
+	Stdout     io.Writer // nil: discarded
+	Stderr     io.Writer // unused with TTY
+	Resize     <-chan WindowSize
+}
+
+// WindowSize of a terminal.
+type WindowSize struct{ Rows, Cols uint16 }
+
+// LogLine is one line, or a part of one, that a container wrote.
+type LogLine struct {
+	Time   time.Time
+	Stream string // stdout or stderr
+	Text   string // without the newline
+	// Partial says that the line goes on in the next LogLine.
+	Partial bool
+}
+
+// LogOptions select lines. Zero times select everything.
+type LogOptions struct {
+	Since, Until time.Time
+	Tail         int // last N lines; <0: all
+	Follow       bool
+}
+
+// Stats are counters of a container's cgroup, at Time.
+type Stats struct {
+	Time        time.Time `json:"time"`
+	CPUNanos    uint64    `json:"cpu_nanos"`
+	Memory      uint64    `json:"memory"` // bytes without the reclaimable page cache
+	MemoryLimit uint64    `json:"memory_limit"`
+	Pids        uint64    `json:"pids"`
+	BlockRead   uint64    `json:"block_read"`
+	BlockWrite  uint64    `json:"block_write"`
+	NetRx       uint64    `json:"net_rx"`
+	NetTx       uint64    `json:"net_tx"`
+}
+
+// Signal is a signal by number, as parsed by ParseSignal.
+type Signal = unix.Signal
+
+var _ = os.Stdin

@@ -1,0 +1,331 @@
+package spec
+
+import "time"
+
+// Stack is one Compose project, resolved: interpolated, merged, its env files
+// read, its configs and secrets carried by content. It is a value: safe to
+// copy, to encode as JSON and to compare.
+type Stack struct {
+	// Name is the project name: [a-z0-9][a-z0-9_-]*, at most 63 bytes.
+	Name string `json:"name"`
+	// Dir is the absolute project directory: where relative paths start.
+	Dir string `json:"dir"`
+	// Files are the Compose files as they were merged, absolute.
+	Files []string `json:"files"`
+	// EnvFiles are the .env files that took part in interpolation, absolute.
+	EnvFiles []string `json:"env_files,omitempty"`
+
+	Services map[string]Service `json:"services"`
+	Networks map[string]Network `json:"networks,omitempty"`
+	Volumes  map[string]Volume  `json:"volumes,omitempty"`
+	Configs  map[string]File    `json:"configs,omitempty"`
+	Secrets  map[string]File    `json:"secrets,omitempty"`
+
+	// Positions gives the place in the user's files of a path such as
+	// "services.web.ports.0" or "volumes.data". Paths that came from no file
+	// (defaults) are absent.
+	Positions map[string]Position `json:"positions,omitempty"`
+}
+
+// Service is one service of a Stack. The class tag says what a change of the
+// field does to running tasks; a field without one replaces them.
+type Service struct {
+	Name string `json:"name" class:"ignored"`
+
+	// Image is the reference as the user wrote it; empty for a service that
+	// is only built.
+	Image      string `json:"image,omitempty" class:"ignored"` // identity is the digest
+	Platform   string `json:"platform,omitempty"`
+	PullPolicy string `json:"pull_policy,omitempty" class:"ignored"`
+	Build      *Build `json:"build,omitempty" class:"ignored"`
+
+	// ContainerName is a further DNS name of the service's task; it does not
+	// name a kernel object and never forces stop-first.
+	ContainerName string `json:"container_name,omitempty"`
+	Hostname      string `json:"hostname,omitempty"`
+	Domainname    string `json:"domainname,omitempty"`
+
+	// Entrypoint and Command: nil means the image's; empty and not nil
+	// (`entrypoint: []`) means none.
+	Entrypoint  *[]string         `json:"entrypoint,omitempty"`
+	Command     *[]string         `json:"command,omitempty"`
+	Environment map[string]string `json:"environment,omitempty"` // env_file merged in
+	User        string            `json:"user,omitempty"`
+	GroupAdd    []string          `json:"group_add,omitempty"`
+	WorkingDir  string            `json:"working_dir,omitempty"`
+	TTY         bool              `json:"tty,omitempty"`
+	StdinOpen   bool              `json:"stdin_open,omitempty"`
+	Init        bool              `json:"init,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	Mounts  []Mount     `json:"mounts,omitempty"`
+	Configs []FileMount `json:"configs,omitempty"`
+	Secrets []FileMount `json:"secrets,omitempty"`
+
+	// NetworkMode is "", "host", "none", "service:NAME" or "container:NAME".
+	// With "" the service is on Networks.
+	NetworkMode  string       `json:"network_mode,omitempty"`
+	Networks     []Attachment `json:"networks,omitempty"` // sorted by network
+	Ports        []Port       `json:"ports,omitempty" class:"inplace"`
+	Expose       []string     `json:"expose,omitempty" class:"ignored"`
+	EndpointMode string       `json:"endpoint_mode,omitempty" class:"inplace"` // "vip" (default) or "dnsrr"
+	ExtraHosts   []string     `json:"extra_hosts,omitempty"`                   // "name=address"
+	Links        []string     `json:"links,omitempty"`                         // "service:alias"
+	DNS          []string     `json:"dns,omitempty"`
+	DNSSearch    []string     `json:"dns_search,omitempty"`
+	DNSOptions   []string     `json:"dns_opt,omitempty"`
+	MACAddress   string       `json:"mac_address,omitempty"`
+
+	Resources  Resources `json:"resources,omitzero" class:"inplace"`
+	Ulimits    []Ulimit  `json:"ulimits,omitempty"` // sorted by name
+	ShmSize    int64     `json:"shm_size,omitempty"`
+	OomScore   int       `json:"oom_score_adj,omitempty"`
+	CapAdd     []string  `json:"cap_add,omitempty"`
+	CapDrop    []string  `json:"cap_drop,omitempty"`
+	Privileged bool      `json:"privileged,omitempty"`
+	ReadOnly   bool      `json:"read_only,omitempty"`
+	Devices    []Device  `json:"devices,omitempty"`
+	// DeviceCgroupRules are rules such as "c 1:3 mr".
+	DeviceCgroupRules []string          `json:"device_cgroup_rules,omitempty"`
+	Sysctls           map[string]string `json:"sysctls,omitempty"`
+	SecurityOpt       []string          `json:"security_opt,omitempty"`
+	UsernsMode        string            `json:"userns_mode,omitempty"`
+	PidMode           string            `json:"pid,omitempty"`
+	IpcMode           string            `json:"ipc,omitempty"`
+	UtsMode           string            `json:"uts,omitempty"`
+	CgroupMode        string            `json:"cgroup,omitempty"`
+	CgroupParent      string            `json:"cgroup_parent,omitempty"`
+	Runtime           string            `json:"runtime,omitempty"`
+
+	StopSignal      string         `json:"stop_signal,omitempty"`
+	StopGracePeriod *time.Duration `json:"stop_grace_period,omitempty" class:"inplace"` // nil: 10 s
+	Restart         RestartPolicy  `json:"restart,omitzero" class:"inplace"`
+	Healthcheck     *Healthcheck   `json:"healthcheck,omitempty" class:"inplace"` // nil: the image's
+	Logging         Logging        `json:"logging,omitzero"`
+
+	DependsOn []Dependency `json:"depends_on,omitempty" class:"ignored"` // sorted by service
+	// Replicas is how many tasks the service has (deploy.replicas or scale).
+	Replicas int           `json:"replicas" class:"ignored"`
+	Mode     string        `json:"mode,omitempty" class:"ignored"` // deploy.mode, "" is replicated
+	Update   *UpdateConfig `json:"update_config,omitempty" class:"ignored"`
+	Rollback *UpdateConfig `json:"rollback_config,omitempty" class:"ignored"`
+	Profiles []string      `json:"profiles,omitempty" class:"ignored"`
+	Attach   *bool         `json:"attach,omitempty" class:"ignored"` // nil: true
+
+	// OneShot says that another service waits for this one to complete
+	// (depends_on condition service_completed_successfully): it runs once
+	// per revision and is not restarted.
+	OneShot bool `json:"one_shot,omitempty" class:"ignored"`
+}
+
+// Build is what is needed to say that a service wants building.
+type Build struct {
+	Context    string `json:"context"`
+	Dockerfile string `json:"dockerfile,omitempty"`
+	Target     string `json:"target,omitempty"`
+}
+
+// Mount types.
+const (
+	MountVolume = "volume"
+	MountBind   = "bind"
+	MountTmpfs  = "tmpfs"
+	MountImage  = "image"
+)
+
+// Mount is one entry of `volumes` or `tmpfs`.
+type Mount struct {
+	Type string `json:"type"`
+	// Source is the key in Stack.Volumes ("" for an anonymous volume), the
+	// absolute host path of a bind, or an image reference.
+	Source   string `json:"source,omitempty"`
+	Target   string `json:"target"` // absolute, clean
+	ReadOnly bool   `json:"read_only,omitempty"`
+
+	CreateHostPath bool   `json:"create_host_path,omitempty"` // bind
+	Propagation    string `json:"propagation,omitempty"`      // bind
+	SELinux        string `json:"selinux,omitempty"`          // bind: z or Z
+	NoCopy         bool   `json:"nocopy,omitempty"`           // volume: do not seed from the image
+	Subpath        string `json:"subpath,omitempty"`          // volume, image
+	TmpfsSize      int64  `json:"tmpfs_size,omitempty"`       // bytes; 0: no limit of its own
+	TmpfsMode      uint32 `json:"tmpfs_mode,omitempty"`       // 0: 01777
+	// TmpfsOptions are further mount options of a short-form tmpfs, for
+	// example "uid=1000" or "noexec".
+	TmpfsOptions []string `json:"tmpfs_options,omitempty"`
+}
+
+// FileMount delivers a config or a secret into a container.
+type FileMount struct {
+	Source string `json:"source"` // key in Stack.Configs or Stack.Secrets
+	Target string `json:"target"` // absolute path in the container
+	UID    string `json:"uid,omitempty"`
+	GID    string `json:"gid,omitempty"`
+	Mode   uint32 `json:"mode"` // permission bits; 0444 when the file is silent
+}
+
+// Attachment puts a service on a network.
+type Attachment struct {
+	Network       string            `json:"network"` // key in Stack.Networks
+	Aliases       []string          `json:"aliases,omitempty"`
+	IPv4          string            `json:"ipv4_address,omitempty"`
+	IPv6          string            `json:"ipv6_address,omitempty"`
+	LinkLocalIPs  []string          `json:"link_local_ips,omitempty"`
+	MAC           string            `json:"mac_address,omitempty"`
+	Priority      int               `json:"priority,omitempty"`
+	GwPriority    int               `json:"gw_priority,omitempty"`
+	InterfaceName string            `json:"interface_name,omitempty"`
+	DriverOpts    map[string]string `json:"driver_opts,omitempty"`
+}
+
+// Port is one published port. Ranges are expanded, except a host range for
+// one target (`8000-8010:80`), of which one free port is taken.
+type Port struct {
+	Name         string `json:"name,omitempty"`
+	HostIP       string `json:"host_ip,omitempty"` // "": every address
+	Published    uint16 `json:"published,omitempty"`
+	PublishedEnd uint16 `json:"published_end,omitempty"` // 0: no range
+	Target       uint16 `json:"target"`
+	Protocol     string `json:"protocol"` // tcp, udp, sctp
+	Mode         string `json:"mode,omitempty"`
+	AppProtocol  string `json:"app_protocol,omitempty"`
+}
+
+// Resources are the cgroup limits of a service's tasks: the more specific of
+// deploy.resources.limits and the short service keys. Zero means no limit.
+type Resources struct {
+	NanoCPUs          int64  `json:"nano_cpus,omitempty"`          // 1e9 is one CPU
+	Memory            int64  `json:"memory,omitempty"`             // bytes
+	MemoryReservation int64  `json:"memory_reservation,omitempty"` // bytes
+	MemorySwap        int64  `json:"memory_swap,omitempty"`        // bytes, memory included; -1: unlimited
+	MemorySwappiness  *int64 `json:"memory_swappiness,omitempty"`
+	Pids              int64  `json:"pids,omitempty"` // -1: unlimited; 0: the default of 2048
+	CPUShares         int64  `json:"cpu_shares,omitempty"`
+	CPUQuota          int64  `json:"cpu_quota,omitempty"`  // µs per period
+	CPUPeriod         int64  `json:"cpu_period,omitempty"` // µs
+	Cpuset            string `json:"cpuset,omitempty"`
+	OomKillDisable    bool   `json:"oom_kill_disable,omitempty"`
+}
+
+// Ulimit is one resource limit of a process.
+type Ulimit struct {
+	Name string `json:"name"`
+	Soft int64  `json:"soft"`
+	Hard int64  `json:"hard"`
+}
+
+// Device maps a host device into a container.
+type Device struct {
+	Source      string `json:"source"`
+	Target      string `json:"target"`
+	Permissions string `json:"permissions"` // subset of "rwm"
+}
+
+// Restart conditions. RestartDefault is a silent file: a task that fails is
+// restarted, one that exits 0 is complete.
+const (
+	RestartDefault       = ""
+	RestartNo            = "no"
+	RestartAlways        = "always"
+	RestartOnFailure     = "on-failure"
+	RestartUnlessStopped = "unless-stopped"
+)
+
+// RestartPolicy says when an exited task is followed by a new one.
+type RestartPolicy struct {
+	Condition   string        `json:"condition,omitempty"`
+	MaxAttempts int           `json:"max_attempts,omitempty"` // 0: no limit
+	Delay       time.Duration `json:"delay,omitempty"`        // 0: back-off 100 ms doubling to 60 s
+	Window      time.Duration `json:"window,omitempty"`
+}
+
+// Healthcheck is a service's own health test. A zero field is inherited from
+// the image, then from the defaults: interval 30 s, timeout 30 s, retries 3,
+// start period 0, start interval 5 s.
+type Healthcheck struct {
+	Disable       bool          `json:"disable,omitempty"`
+	Test          []string      `json:"test,omitempty"` // CMD or CMD-SHELL first; nil: the image's
+	Interval      time.Duration `json:"interval,omitempty"`
+	Timeout       time.Duration `json:"timeout,omitempty"`
+	StartPeriod   time.Duration `json:"start_period,omitempty"`
+	StartInterval time.Duration `json:"start_interval,omitempty"`
+	Retries       int           `json:"retries,omitempty"`
+}
+
+// Logging is the logging driver of a service; "" is Berth's own rotated file.
+type Logging struct {
+	Driver  string            `json:"driver,omitempty"`
+	Options map[string]string `json:"options,omitempty"`
+}
+
+// Conditions of a Dependency.
+const (
+	DependsStarted   = "service_started"
+	DependsHealthy   = "service_healthy"
+	DependsCompleted = "service_completed_successfully"
+)
+
+// Dependency is one edge of depends_on, also the implied ones of links,
+// network_mode, volumes_from.
+type Dependency struct {
+	Service   string `json:"service"`
+	Condition string `json:"condition"`
+	Required  bool   `json:"required"`
+	Restart   bool   `json:"restart,omitempty"`
+}
+
+// UpdateConfig is deploy.update_config or deploy.rollback_config, as written:
+// nil means that the file is silent.
+type UpdateConfig struct {
+	Parallelism     *int           `json:"parallelism,omitempty"` // 0: all at once
+	Delay           *time.Duration `json:"delay,omitempty"`
+	FailureAction   string         `json:"failure_action,omitempty"`
+	Monitor         *time.Duration `json:"monitor,omitempty"`
+	MaxFailureRatio float64        `json:"max_failure_ratio,omitempty"`
+	Order           string         `json:"order,omitempty"`
+}
+
+// Network is a top-level network.
+type Network struct {
+	Key        string            `json:"key"`
+	Name       string            `json:"name"` // STACK_KEY unless named or external
+	External   bool              `json:"external,omitempty"`
+	Driver     string            `json:"driver,omitempty"` // "" and bridge are the same
+	DriverOpts map[string]string `json:"driver_opts,omitempty"`
+	Internal   bool              `json:"internal,omitempty"`
+	Attachable bool              `json:"attachable,omitempty"`
+	EnableIPv4 *bool             `json:"enable_ipv4,omitempty"`
+	EnableIPv6 bool              `json:"enable_ipv6,omitempty"`
+	IPAM       []IPAMPool        `json:"ipam,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+}
+
+// IPAMPool is one subnet asked for by the file.
+type IPAMPool struct {
+	Subnet  string            `json:"subnet,omitempty"`
+	Gateway string            `json:"gateway,omitempty"`
+	IPRange string            `json:"ip_range,omitempty"`
+	Aux     map[string]string `json:"aux_addresses,omitempty"`
+}
+
+// Volume is a top-level named volume.
+type Volume struct {
+	Key        string            `json:"key"`
+	Name       string            `json:"name"` // STACK_KEY unless named or external
+	External   bool              `json:"external,omitempty"`
+	Driver     string            `json:"driver,omitempty"`
+	DriverOpts map[string]string `json:"driver_opts,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+}
+
+// File is a top-level config or secret. Load fills Content; the agent moves
+// it into its secrets store and keeps Digest instead.
+type File struct {
+	Key      string `json:"key"`
+	Name     string `json:"name"`
+	External bool   `json:"external,omitempty"`
+	Content  []byte `json:"content,omitempty"`
+	// Digest is the agent's keyed digest of Content.
+	Digest string            `json:"digest,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
