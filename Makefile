@@ -1,0 +1,66 @@
+# Every target that people call has a ## line; `make help` prints them.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PREFIX  ?= /usr/local
+LINT    := bin/tools/golangci-lint
+LINT_VERSION := v2.15.0
+
+export CGO_ENABLED := 0
+BUILD := go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/berth and bin/berthd, static
+	$(BUILD) -o bin/berth ./cmd/berth
+	$(BUILD) -o bin/berthd ./cmd/berthd
+
+.PHONY: deps
+deps: ## Install what Berth and its tests need of Debian (crun, conmon, nft …)
+	@hack/deps
+
+.PHONY: fixtures
+fixtures: deps ## Make the images that tests, demo and bench use (cached)
+	@go run ./testbed/cmd/mkimage
+
+.PHONY: test
+test: fixtures ## Run all tests; as root also those that start containers
+	go test -timeout 12m ./...
+
+.PHONY: lint
+lint: $(LINT) ## Run golangci-lint
+	$(LINT) run ./...
+
+$(LINT):
+	@mkdir -p $(@D)
+	@found=$$(command -v golangci-lint) && "$$found" version | grep -q ' $(LINT_VERSION:v%=%) ' && ln -s "$$found" $@ || \
+		GOBIN=$(CURDIR)/$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+.PHONY: fmt
+fmt: $(LINT) ## Format the code as the linter wants it
+	$(LINT) fmt ./...
+
+.PHONY: bench
+bench: build fixtures ## Time up and down of 50 services beside the bare machine's floor
+	go run ./bench
+
+.PHONY: demo
+demo: build fixtures ## Start an agent, bring up examples/hello and call it
+	@hack/demo up
+
+.PHONY: demo-down
+demo-down: ## Take away everything that the demo made
+	@hack/demo down
+
+.PHONY: install
+install: build ## Install both programs below PREFIX (/usr/local)
+	install -D -m 0755 bin/berth $(DESTDIR)$(PREFIX)/bin/berth
+	install -D -m 0755 bin/berthd $(DESTDIR)$(PREFIX)/bin/berthd
+
+.PHONY: clean
+clean: ## Remove what was built here (the fixture cache stays)
+	rm -rf bin dist
