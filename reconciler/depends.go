@@ -1,0 +1,83 @@
+package reconciler
+
+import (
+	"fmt"
+
+	"berth/spec"
+)
+
+// unmet names the first dependency of s that does not hold yet, in words that
+// follow "waits for"; final says that it never will by itself. The conditions
+// are those of the Compose specification, depends_on; they are looked at
+// whenever a task is created, so they hold at boot and after a crash too.
+func (p *planner) unmet(s *Service) (why string, final bool) {
+	for _, d := range s.DependsOn {
+		dep, ok := p.want.Services[d.Service]
+		if !ok || dep.Replicas == 0 {
+			continue
+		}
+		why, final = p.condition(&dep, d.Condition)
+		switch {
+		case why == "":
+		case !d.Required && final:
+			// An optional dependency that failed is as good as none.
+		case dep.Stopped && !d.Required:
+		default:
+			return why, final
+		}
+	}
+	return "", false
+}
+
+// condition says what is missing before every slot of dep meets c.
+func (p *planner) condition(dep *Service, c string) (why string, final bool) {
+	for slot := 1; slot <= dep.Replicas; slot++ {
+		var t *Task
+		if tasks := p.slots[dep.Name][slot]; len(tasks) > 0 && p.current(dep, tasks[0]) {
+			t = tasks[0]
+		}
+		switch c {
+		case spec.DependsCompleted:
+			if t == nil || t.State != TaskExited {
+				return dep.Name + " (to complete)", false
+			}
+			if v, _, reason := judge(dep, t); v == failed {
+				return fmt.Sprintf("%s did not complete: %s", dep.Name, reason), true
+			}
+			if t.ExitCode != 0 || t.Lost || t.Reason != "" {
+				return dep.Name + " (to complete)", false
+			}
+		case spec.DependsHealthy:
+			switch {
+			case t == nil || t.State != TaskRunning:
+				if why, failed := p.gone(dep, t); failed {
+					return why, true
+				}
+				return dep.Name + " (healthy)", false
+			case t.Checked && !t.Healthy, !t.Ready:
+				return dep.Name + " (healthy)", false
+			}
+		default:
+			switch {
+			case t == nil || t.State == TaskPending:
+				return dep.Name + " (started)", false
+			case t.State == TaskExited:
+				if v, _, _ := judge(dep, t); v == restart {
+					return dep.Name + " (started)", false
+				}
+			}
+		}
+	}
+	return "", false
+}
+
+// gone says that a task that should be healthy has ended for good.
+func (p *planner) gone(dep *Service, t *Task) (why string, final bool) {
+	if t == nil || t.State != TaskExited {
+		return "", false
+	}
+	if v, _, _ := judge(dep, t); v == restart {
+		return "", false
+	}
+	return fmt.Sprintf("%s to be healthy, but it %s", dep.Name, exitReason(t)), true
+}

@@ -1,0 +1,108 @@
+package reconciler
+
+import (
+	"time"
+
+	"berth/spec"
+)
+
+// Stack is the wanted state of one stack.
+type Stack struct {
+	Name     string
+	Revision uint64
+	Services map[string]Service
+	// Networks are the stack's own networks, by full name.
+	Networks []string
+	// Removing asks for the end of everything that the stack has.
+	Removing bool
+}
+
+// Service is the wanted state of one service.
+type Service struct {
+	Name     string
+	Key      string // of a current task
+	InPlace  string // of a current task's in-place fields
+	Replicas int
+	Order    Order
+	// Parallelism is how many slots are replaced at once; 0 means all.
+	Parallelism int
+	DependsOn   []spec.Dependency
+	Restart     spec.RestartPolicy
+	OneShot     bool
+	// Stopped by the user: tasks end and stay ended.
+	Stopped bool
+	// SharesNetwork is the service whose task's network namespace this one's
+	// tasks use (network_mode: service:NAME).
+	SharesNetwork string
+	// Networks are the full names of the networks it is attached to.
+	Networks []string
+	// Drain is how long a withdrawn task may finish its connections.
+	Drain time.Duration
+	// Grace is the time between stop signal and SIGKILL; <0: for ever.
+	Grace time.Duration
+}
+
+// TaskState of an observed task.
+type TaskState int
+
+// States, in the order of a task's life.
+const (
+	TaskPending TaskState = iota // recorded, being created
+	TaskRunning
+	TaskPaused
+	TaskExited
+)
+
+// String gives the lower-case name.
+func (s TaskState) String() string {
+	return [...]string{"pending", "running", "paused", "exited"}[s]
+}
+
+// Task is one observed task.
+type Task struct {
+	ID      string
+	Service string
+	Slot    int
+	Attempt int // the newest of a slot is its highest
+	Key     string
+	InPlace string
+	State   TaskState
+	// Ready says that it may take traffic; Healthy that its healthcheck
+	// passes (a task without one is never Healthy and may be Ready).
+	Ready, Healthy bool
+	// Checked says that it has a healthcheck.
+	Checked bool
+	// Published says that it is in the VIP map and DNS, confirmed.
+	Published bool
+	// WithdrawnAt is when it left them; zero if it never did.
+	WithdrawnAt time.Time
+	// Flows are its open connections, counted while it drains; -1: unknown.
+	Flows int
+	// StopAt is when the stop signal was sent; Killed that SIGKILL was.
+	StopAt time.Time
+	Killed bool
+
+	StartedAt, FinishedAt time.Time
+	ExitCode              int
+	// Lost is an exit that is not the program's own: a reboot, a container
+	// removed by hand, an agent that died while it created the task.
+	Lost bool
+	// Failures are the failed predecessors in a row; Restarts all of them.
+	Failures, Restarts int
+	// Parent is the task whose network namespace it shares.
+	Parent string
+	// Reason is why it could not start or is not ready, in one line.
+	Reason string
+}
+
+// Observed is one look at the machine.
+type Observed struct {
+	Tasks []Task
+	// Networks that exist, by full name.
+	Networks map[string]bool
+}
+
+func (t *Task) live() bool { return t.State != TaskExited }
+
+// up says that the program of t runs.
+func (t *Task) up() bool { return t.State == TaskRunning || t.State == TaskPaused }

@@ -1,0 +1,365 @@
+package reconciler
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// PlanStack decides what to do now so that what is observed becomes what is
+// wanted. It is pure. Tasks of services that want does not name are ended.
+func PlanStack(want Stack, seen Observed, now time.Time) *Plan {
+	p := &planner{
+		want: want, seen: seen, now: now,
+		plan:     &Plan{Stack: want.Name, Revision: want.Revision},
+		slots:    map[string]map[int][]*Task{},
+		networks: map[string]int{},
+	}
+	for i := range seen.Tasks {
+		t := &seen.Tasks[i]
+		if p.slots[t.Service] == nil {
+			p.slots[t.Service] = map[int][]*Task{}
+		}
+		p.slots[t.Service][t.Slot] = append(p.slots[t.Service][t.Slot], t)
+	}
+	for _, slots := range p.slots {
+		for _, tasks := range slots {
+			slices.SortFunc(tasks, func(a, b *Task) int { return cmp.Compare(b.Attempt, a.Attempt) })
+		}
+	}
+	if want.Removing {
+		p.remove()
+		return p.plan
+	}
+	p.ensureNetworks()
+	names := slices.Collect(maps.Keys(want.Services))
+	for name := range p.slots {
+		if _, ok := want.Services[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if s, ok := want.Services[name]; ok {
+			p.service(&s)
+		} else {
+			p.unwanted(name)
+		}
+	}
+	return p.plan
+}
+
+// planner builds one plan. It changes neither want nor seen.
+type planner struct {
+	want     Stack
+	seen     Observed
+	now      time.Time
+	plan     *Plan
+	slots    map[string]map[int][]*Task // service, slot: newest first
+	networks map[string]int             // actions that ensure a network
+}
+
+func (p *planner) act(a Action) int {
+	p.plan.Actions = append(p.plan.Actions, a)
+	return len(p.plan.Actions) - 1
+}
+
+func (p *planner) on(kind Kind, t *Task, cause string) {
+	p.act(Action{Kind: kind, Target: t.ID, Service: t.Service, Slot: t.Slot, Cause: cause})
+}
+
+// wait records what a slot waits for; until zero is an event.
+func (p *planner) wait(service string, slot int, until time.Time, what string) {
+	p.plan.Waits = append(p.plan.Waits, Wait{Service: service, Slot: slot, For: what, Until: until})
+	if !until.IsZero() && (p.plan.Next.IsZero() || until.Before(p.plan.Next)) {
+		p.plan.Next = until
+	}
+}
+
+func (p *planner) ensureNetworks() {
+	for _, n := range slices.Sorted(slices.Values(p.want.Networks)) {
+		if !p.seen.Networks[n] {
+			p.networks[n] = p.act(Action{Kind: EnsureNetwork, Target: n, Cause: "not there"})
+		}
+	}
+}
+
+// service plans one wanted service.
+func (p *planner) service(s *Service) {
+	st := Status{Service: s.Name, Replicas: s.Replicas}
+	for slot, tasks := range p.slots[s.Name] {
+		for _, t := range tasks {
+			if t.up() && t.Ready && t.Published {
+				st.Ready++
+			}
+			if t.live() && (t.Key != s.Key || slot > s.Replicas) {
+				st.Old++
+			}
+		}
+	}
+	busy := p.replacing(s)
+	for slot := 1; slot <= s.Replicas; slot++ {
+		if s.Stopped {
+			p.stopped(s, slot, &st)
+		} else {
+			p.slot(s, slot, &busy, &st)
+		}
+	}
+	for _, slot := range slices.Sorted(maps.Keys(p.slots[s.Name])) {
+		if slot > s.Replicas {
+			for _, t := range p.slots[s.Name][slot] {
+				p.retire(s, t, retirement{cause: "beyond the replicas", drain: true, remove: true})
+				st.worse(PhaseStopping, "scaling down to %d", s.Replicas)
+			}
+		}
+	}
+	p.plan.Services = append(p.plan.Services, st)
+}
+
+// replacing counts the slots of s whose current task is on its way: a
+// replacement goes on with the next slot only while there are fewer than
+// Parallelism.
+func (p *planner) replacing(s *Service) int {
+	n := 0
+	for slot := 1; slot <= s.Replicas; slot++ {
+		tasks := p.slots[s.Name][slot]
+		if len(tasks) == 0 {
+			continue
+		}
+		t := tasks[0]
+		old := slices.ContainsFunc(tasks, func(t *Task) bool { return t.live() && !p.current(s, t) })
+		switch {
+		case p.current(s, t) && (!t.up() || !t.Ready || !t.Published):
+			if v, _, _ := judge(s, t); t.State == TaskExited && v == completed {
+				continue
+			}
+			n++
+		case p.current(s, t):
+			// It is there; its predecessor may drain while the next begins.
+		case old && !t.StopAt.IsZero(), !old:
+			n++
+		}
+	}
+	return n
+}
+
+// current says that t is of the wanted version, in the wanted namespace.
+func (p *planner) current(s *Service, t *Task) bool {
+	if t.Key != s.Key {
+		return false
+	}
+	if s.SharesNetwork == "" || !t.live() {
+		return true
+	}
+	parent := p.parent(s, t.Slot)
+	return parent == nil || parent.ID == t.Parent
+}
+
+// parent is the running task whose network namespace slot of s shares: of the
+// same slot, else of the first.
+func (p *planner) parent(s *Service, slot int) *Task {
+	for _, n := range []int{slot, 1} {
+		for _, t := range p.slots[s.SharesNetwork][n] {
+			if t.up() {
+				return t
+			}
+		}
+	}
+	return nil
+}
+
+// slot plans one slot of a service that shall run.
+func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
+	tasks := p.slots[s.Name][slot]
+	var old []*Task
+	var cur *Task
+	for i, t := range tasks {
+		if i == 0 && p.current(s, t) {
+			cur = t
+			continue
+		}
+		old = append(old, t)
+	}
+	p.dispose(s, old)
+	oldLive := slices.ContainsFunc(old, func(t *Task) bool { return t.live() })
+	if cur == nil {
+		p.fill(s, slot, tasks, old, oldLive, busy, st)
+		return
+	}
+	switch cur.State {
+	case TaskPending:
+		st.worse(PhaseStarting, "%s-%d is being created", s.Name, slot)
+		p.wait(s.Name, slot, time.Time{}, "its container")
+		return
+	case TaskExited:
+		p.exited(s, slot, cur, old, st)
+		return
+	}
+	st.Updated++
+	if cur.InPlace != s.InPlace {
+		p.on(UpdateTask, cur, "limits or policies changed")
+	}
+	switch {
+	case cur.State == TaskPaused:
+		st.worse(PhaseStarting, "%s-%d is paused", s.Name, slot)
+	case cur.Ready && !cur.Published:
+		p.on(PublishTask, cur, "ready")
+		st.worse(PhaseStarting, "%s-%d is ready", s.Name, slot)
+	case !cur.Ready && cur.Published:
+		p.on(WithdrawTask, cur, "not ready: "+cur.Reason)
+		st.worse(PhaseStarting, "%s-%d is not ready: %s", s.Name, slot, cur.Reason)
+	case !cur.Ready:
+		p.wait(s.Name, slot, time.Time{}, "readiness")
+		if cur.Failures > 0 {
+			st.worse(PhaseFailing, "%s-%d restarted %d times, not ready: %s", s.Name, slot, cur.Restarts, cur.Reason)
+		} else {
+			st.worse(PhaseStarting, "%s-%d is not ready: %s", s.Name, slot, cur.Reason)
+		}
+	default:
+		for _, t := range old {
+			if t.live() {
+				p.retire(s, t, retirement{cause: "replaced by " + cur.ID, drain: true, remove: true})
+				st.worse(PhaseStopping, "%s-%d: the old task drains", s.Name, slot)
+			}
+		}
+	}
+}
+
+// dispose removes exited tasks that newer ones followed.
+func (p *planner) dispose(s *Service, old []*Task) {
+	for _, t := range old {
+		if t.State != TaskExited {
+			continue
+		}
+		newer := p.slots[s.Name][t.Slot][0]
+		if newer != t {
+			p.on(RemoveTask, t, "followed by "+newer.ID)
+		}
+	}
+}
+
+// fill plans a slot without a current task.
+func (p *planner) fill(s *Service, slot int, tasks, old []*Task, oldLive bool, busy *int, st *Status) {
+	if oldLive && s.Parallelism > 0 && *busy >= s.Parallelism && old[0].StopAt.IsZero() {
+		p.wait(s.Name, slot, time.Time{}, "its turn")
+		st.worse(PhaseStarting, "%s-%d waits for its turn", s.Name, slot)
+		return
+	}
+	if why, final := p.unmet(s); why != "" {
+		p.wait(s.Name, slot, time.Time{}, why)
+		if final {
+			st.worse(PhaseFailed, "%s", why)
+		} else {
+			st.worse(PhaseWaiting, "waits for %s", why)
+		}
+		return
+	}
+	st.worse(PhaseStarting, "%s-%d is being created", s.Name, slot)
+	stopFirst := s.Order == StopFirst || s.SharesNetwork != ""
+	if oldLive && stopFirst {
+		*busy++
+		for _, t := range old {
+			if t.live() {
+				p.retire(s, t, retirement{cause: "a new version follows", drain: true})
+			}
+		}
+		return
+	}
+	if oldLive {
+		*busy++
+	}
+	a := Action{Attempt: 1, Cause: "not there"}
+	if len(tasks) > 0 {
+		a.Attempt = tasks[0].Attempt + 1
+		a.Cause = "a new version"
+		if tasks[0].Key == s.Key {
+			a.Cause = "its network namespace is gone"
+		}
+	}
+	p.create(s, slot, a)
+}
+
+func (p *planner) create(s *Service, slot int, a Action) {
+	a.Kind, a.Service, a.Slot = CreateTask, s.Name, slot
+	a.Target = fmt.Sprintf("%s/%d", s.Name, slot)
+	if s.SharesNetwork != "" {
+		parent := p.parent(s, slot)
+		if parent == nil {
+			p.wait(s.Name, slot, time.Time{}, s.SharesNetwork+" to run: it shares its network")
+			return
+		}
+		a.Parent = parent.ID
+	}
+	for _, n := range s.Networks {
+		if i, ok := p.networks[n]; ok {
+			a.After = append(a.After, i)
+		}
+	}
+	slices.Sort(a.After)
+	p.act(a)
+}
+
+// exited plans a slot whose current task has ended.
+func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status) {
+	if t.Published {
+		p.on(WithdrawTask, t, "exited")
+	}
+	v, at, why := judge(s, t)
+	switch v {
+	case completed:
+		st.Updated++
+		st.worse(PhaseCompleted, "exited 0")
+		for _, o := range old {
+			if o.live() {
+				p.retire(s, o, retirement{cause: "replaced by " + t.ID, drain: true, remove: true})
+			}
+		}
+		return
+	case failed:
+		st.worse(PhaseFailed, "%s-%d %s", s.Name, slot, why)
+		return
+	}
+	if unmet, final := p.unmet(s); unmet != "" {
+		p.wait(s.Name, slot, time.Time{}, unmet)
+		if final {
+			st.worse(PhaseFailed, "%s", unmet)
+		} else {
+			st.worse(PhaseWaiting, "waits for %s", unmet)
+		}
+		return
+	}
+	n := failures(t)
+	if n > 0 {
+		st.worse(PhaseFailing, "%s-%d %s; %s", s.Name, slot, why, due(at, p.now))
+	} else {
+		st.worse(PhaseStarting, "%s-%d %s", s.Name, slot, why)
+	}
+	if at.After(p.now) {
+		p.wait(s.Name, slot, at, "the back-off")
+		return
+	}
+	if t.Published {
+		return // first out of the map, then its successor
+	}
+	p.create(s, slot, Action{Attempt: t.Attempt + 1, Failures: n, Restarts: t.Restarts + 1, Cause: why})
+}
+
+func due(at, now time.Time) string {
+	if d := at.Sub(now).Round(100 * time.Millisecond); d > 0 {
+		return fmt.Sprintf("restarts in %s", d)
+	}
+	return "restarts now"
+}
+
+// stopped plans one slot of a service that the user stopped.
+func (p *planner) stopped(s *Service, slot int, st *Status) {
+	st.worse(PhaseStopped, "stopped")
+	for i, t := range p.slots[s.Name][slot] {
+		if t.live() {
+			st.worse(PhaseStopping, "%s-%d is stopping", s.Name, slot)
+		}
+		p.retire(s, t, retirement{cause: "stopped by the user", remove: i > 0})
+	}
+}

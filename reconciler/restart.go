@@ -1,0 +1,95 @@
+package reconciler
+
+import (
+	"fmt"
+	"time"
+
+	"berth/spec"
+)
+
+// Back-off of restarts: 100 ms, doubling with each failure in a row, at most
+// a minute; forgotten once a task has run for 10 s. As Docker's restart
+// manager does, so that restart policies mean what users know.
+const (
+	backoffFirst = 100 * time.Millisecond
+	backoffMost  = time.Minute
+	backoffReset = 10 * time.Second
+)
+
+func backoff(failures int) time.Duration {
+	d := backoffFirst
+	for range failures {
+		if d *= 2; d >= backoffMost {
+			return backoffMost
+		}
+	}
+	return d
+}
+
+// verdict on an exited task: what its slot does next.
+type verdict int
+
+const (
+	restart   verdict = iota // a new task at `at`
+	completed                // it did what it was for
+	failed                   // it stays down
+)
+
+// judge decides what follows the exit of the newest, current task t of s.
+func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
+	switch {
+	case t.Lost:
+		return restart, t.FinishedAt, t.Reason
+	case !t.StopAt.IsZero():
+		return restart, t.FinishedAt, "started again"
+	case t.Killed && t.ExitCode != 0:
+		return restart, t.FinishedAt, "killed"
+	}
+	ok := t.ExitCode == 0 && t.Reason == ""
+	condition := s.Restart.Condition
+	if s.OneShot && condition == spec.RestartDefault {
+		condition = spec.RestartNo
+	}
+	switch condition {
+	case spec.RestartAlways, spec.RestartUnlessStopped:
+		if s.OneShot && ok {
+			return completed, at, ""
+		}
+	case spec.RestartNo:
+		if ok {
+			return completed, at, ""
+		}
+		return failed, at, exitReason(t)
+	default: // on-failure, silent
+		if ok {
+			return completed, at, ""
+		}
+	}
+	if n := s.Restart.MaxAttempts; n > 0 && t.Failures >= n {
+		return failed, at, fmt.Sprintf("%s, %d restarts did not help", exitReason(t), n)
+	}
+	delay := s.Restart.Delay
+	if delay == 0 {
+		delay = backoff(failures(t) - 1)
+	}
+	return restart, t.FinishedAt.Add(delay), exitReason(t)
+}
+
+// failures is the count for the successor of t.
+func failures(t *Task) int {
+	if t.Lost || !t.StopAt.IsZero() {
+		return 0
+	}
+	if !t.StartedAt.IsZero() && t.FinishedAt.Sub(t.StartedAt) >= backoffReset {
+		return 1
+	}
+	return t.Failures + 1
+}
+
+func exitReason(t *Task) string {
+	if t.Reason != "" {
+		return t.Reason
+	}
+	ran := t.FinishedAt.Sub(t.StartedAt).Round(100 * time.Millisecond)
+	return fmt.Sprintf("exited %d after %s", t.ExitCode, ran)
+}

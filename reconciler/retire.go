@@ -1,0 +1,131 @@
+package reconciler
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// retirement says how a task ends.
+type retirement struct {
+	cause string
+	// drain lets a running task finish its connections first.
+	drain bool
+	// remove frees what it holds once it has exited.
+	remove bool
+}
+
+// retire takes the next step towards the end of t: withdraw, drain, stop
+// signal, grace, kill, remove. It returns true when nothing is left to do.
+func (p *planner) retire(s *Service, t *Task, r retirement) bool {
+	switch {
+	case t.State == TaskExited:
+		if t.Published {
+			p.on(WithdrawTask, t, r.cause)
+			return false
+		}
+		if r.remove {
+			p.on(RemoveTask, t, r.cause)
+			return false
+		}
+		return true
+	case t.State == TaskPending:
+		p.wait(t.Service, t.Slot, time.Time{}, "its creation to end")
+	case t.Published:
+		p.on(WithdrawTask, t, r.cause)
+	case t.StopAt.IsZero() && r.drain && p.draining(s, t):
+		until := t.WithdrawnAt.Add(s.Drain)
+		p.wait(t.Service, t.Slot, until, fmt.Sprintf("%d connections to drain", max(t.Flows, 0)))
+	case t.StopAt.IsZero():
+		p.on(StopTask, t, r.cause)
+	case t.Killed:
+		p.wait(t.Service, t.Slot, time.Time{}, "its exit")
+	case s.Grace >= 0 && !p.now.Before(t.StopAt.Add(s.Grace)):
+		p.on(KillTask, t, fmt.Sprintf("ran on for %s after its stop signal", s.Grace))
+	case s.Grace < 0:
+		p.wait(t.Service, t.Slot, time.Time{}, "its exit")
+	default:
+		p.wait(t.Service, t.Slot, t.StopAt.Add(s.Grace), "its exit")
+	}
+	return false
+}
+
+// draining says that t has connections and time left.
+func (p *planner) draining(s *Service, t *Task) bool {
+	return !t.WithdrawnAt.IsZero() && t.Flows != 0 && p.now.Before(t.WithdrawnAt.Add(s.Drain))
+}
+
+// defaultGrace is Compose's stop_grace_period, for tasks whose service is no
+// longer known.
+const defaultGrace = 10 * time.Second
+
+// unwanted ends the tasks of a service that is not in the stack any more.
+func (p *planner) unwanted(name string) {
+	s := &Service{Name: name, Grace: defaultGrace, Drain: 0}
+	st := Status{Service: name, Removed: true, Phase: PhaseStopping, Reason: "no longer in the file"}
+	for _, slot := range slices.Sorted(maps.Keys(p.slots[name])) {
+		for _, t := range p.slots[name][slot] {
+			if t.live() {
+				st.Old++
+			}
+			p.retire(s, t, retirement{cause: "no longer in the file", drain: true, remove: true})
+		}
+	}
+	p.plan.Services = append(p.plan.Services, st)
+}
+
+// remove ends the whole stack: dependents before what they depend on, then
+// the networks, then the record of the stack.
+func (p *planner) remove() {
+	names := slices.Sorted(maps.Keys(p.slots))
+	needed := map[string]string{} // service: a live dependent
+	for _, name := range slices.Sorted(maps.Keys(p.want.Services)) {
+		if !p.anyLive(name) {
+			continue
+		}
+		for _, d := range p.want.Services[name].DependsOn {
+			needed[d.Service] = name
+		}
+	}
+	for _, name := range names {
+		s, ok := p.want.Services[name]
+		if !ok {
+			s = Service{Name: name, Grace: defaultGrace}
+		}
+		st := Status{Service: name, Removed: true, Phase: PhaseStopping, Reason: "stopping"}
+		for _, slot := range slices.Sorted(maps.Keys(p.slots[name])) {
+			for _, t := range p.slots[name][slot] {
+				if t.live() {
+					st.Old++
+				}
+				if by := needed[name]; by != "" && t.live() {
+					p.wait(name, slot, time.Time{}, by+" to end")
+					st.Reason = "waits for " + by + " to end"
+					continue
+				}
+				p.retire(&s, t, retirement{cause: "the stack is removed", remove: true})
+			}
+		}
+		p.plan.Services = append(p.plan.Services, st)
+	}
+	if len(p.seen.Tasks) > 0 {
+		return
+	}
+	var after []int
+	for _, n := range slices.Sorted(slices.Values(p.want.Networks)) {
+		if p.seen.Networks[n] {
+			after = append(after, p.act(Action{Kind: RemoveNetwork, Target: n, Cause: "the stack is removed"}))
+		}
+	}
+	p.act(Action{Kind: RemoveStack, Target: p.want.Name, Cause: "nothing of it is left", After: after})
+}
+
+func (p *planner) anyLive(service string) bool {
+	for _, tasks := range p.slots[service] {
+		if slices.ContainsFunc(tasks, func(t *Task) bool { return t.live() }) {
+			return true
+		}
+	}
+	return false
+}

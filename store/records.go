@@ -1,0 +1,153 @@
+package store
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"berth/spec"
+)
+
+// Stack is a stack's record: which revision is wanted, and what the user
+// asked for beside it.
+type Stack struct {
+	Name string `json:"name"`
+	// UID tells this stack from an earlier one of the same name.
+	UID      string `json:"uid"`
+	Revision uint64 `json:"revision"` // wanted
+	// Stopped services, by the user.
+	Stopped map[string]bool `json:"stopped,omitempty"`
+	// Epochs count the explicit restarts of a service.
+	Epochs map[string]int `json:"epochs,omitempty"`
+	// Ports are host ports taken for a service's ranges and unfixed ports, by
+	// "service/index".
+	Ports map[string]uint16 `json:"ports,omitempty"`
+	// Removing is set by down, with what goes beside the tasks.
+	Removing *Removal  `json:"removing,omitempty"`
+	Created  time.Time `json:"created"`
+}
+
+// Removal is what down takes away beside tasks and networks.
+type Removal struct {
+	Volumes bool           `json:"volumes,omitempty"`
+	Images  string         `json:"images,omitempty"` // "", local, all
+	Timeout *time.Duration `json:"timeout,omitempty"`
+}
+
+// Revision is an immutable version of a stack.
+type Revision struct {
+	Number  uint64     `json:"number"`
+	Stack   spec.Stack `json:"stack"` // contents replaced by digests
+	Created time.Time  `json:"created"`
+	Actor   string     `json:"actor,omitempty"`
+	// Digests of the images, by service.
+	Digests map[string]string `json:"digests"`
+}
+
+// RevisionKey orders revisions of a stack by number.
+func RevisionKey(stack string, n uint64) string { return fmt.Sprintf("%s/%08d", stack, n) }
+
+// Task is one attempt to fill a slot.
+type Task struct {
+	ID       string `json:"id"`
+	Stack    string `json:"stack"`
+	Service  string `json:"service"`
+	Slot     int    `json:"slot"`
+	Attempt  int    `json:"attempt"`
+	Revision uint64 `json:"revision"`
+	Key      string `json:"key"`      // what a current task's must equal
+	Hash     string `json:"hash"`     // of the service: spec.Hash
+	InPlace  string `json:"in_place"` // of the in-place fields in force
+	Image    string `json:"image"`
+	Digest   string `json:"digest"`
+	// Spec is the service as this task runs it.
+	Spec spec.Service `json:"spec"`
+
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	Parent    string     `json:"parent,omitempty"` // whose network it shares
+	// Anonymous volumes by target.
+	Anonymous map[string]string `json:"anonymous,omitempty"`
+
+	State    State     `json:"state"`
+	Created  time.Time `json:"created"`
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
+	ExitCode int       `json:"exit_code"`
+	OOM      bool      `json:"oom,omitempty"`
+	Lost     bool      `json:"lost,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Failures int       `json:"failures,omitempty"`
+	Restarts int       `json:"restarts,omitempty"`
+
+	Health    string    `json:"health,omitempty"` // starting, healthy, unhealthy
+	Published bool      `json:"published,omitempty"`
+	Withdrawn time.Time `json:"withdrawn,omitzero"`
+	StopAt    time.Time `json:"stop_at,omitzero"`
+	Killed    bool      `json:"killed,omitempty"`
+}
+
+// State of a Task's container.
+type State string
+
+// States. A removed task has freed everything but its log.
+const (
+	StatePending State = "pending"
+	StateRunning State = "running"
+	StatePaused  State = "paused"
+	StateExited  State = "exited"
+	StateRemoved State = "removed"
+)
+
+// Name is STACK-SERVICE-SLOT, as Docker Compose names containers.
+func (t *Task) Name() string { return fmt.Sprintf("%s-%s-%d", t.Stack, t.Service, t.Slot) }
+
+// Live says that a program runs or is being started.
+func (t *Task) Live() bool {
+	return t.State == StatePending || t.State == StateRunning || t.State == StatePaused
+}
+
+// Endpoint is a task's addresses on one network.
+type Endpoint struct {
+	Network string     `json:"network"` // name
+	IPv4    netip.Addr `json:"ipv4,omitzero"`
+	IPv6    netip.Addr `json:"ipv6,omitzero"`
+	MAC     string     `json:"mac,omitempty"`
+	Ifname  string     `json:"ifname"`
+	Default bool       `json:"default,omitempty"` // carries the default route
+	Aliases []string   `json:"aliases,omitempty"`
+}
+
+// Network is a network of this machine.
+type Network struct {
+	Name     string            `json:"name"`
+	ID       string            `json:"id"`
+	Stack    string            `json:"stack,omitempty"` // "": made by hand
+	Key      string            `json:"key,omitempty"`
+	Subnet4  netip.Prefix      `json:"subnet4"`
+	Gateway4 netip.Addr        `json:"gateway4"`
+	Range4   netip.Prefix      `json:"range4,omitzero"`
+	Subnet6  netip.Prefix      `json:"subnet6,omitzero"`
+	Gateway6 netip.Addr        `json:"gateway6,omitzero"`
+	Internal bool              `json:"internal,omitempty"`
+	MTU      int               `json:"mtu,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Created  time.Time         `json:"created"`
+	// Spec is what the file asked for; a difference makes a new network.
+	Spec spec.Network `json:"spec"`
+	// Last4 and Last6 are the last addresses given to a task: the next one
+	// is searched after them, so that an address rests before it is reused.
+	Last4 netip.Addr `json:"last4,omitzero"`
+	Last6 netip.Addr `json:"last6,omitzero"`
+}
+
+// VIP is a service's virtual address on a network.
+type VIP struct {
+	Network string     `json:"network"`
+	Stack   string     `json:"stack"`
+	Service string     `json:"service"`
+	IPv4    netip.Addr `json:"ipv4,omitzero"`
+	IPv6    netip.Addr `json:"ipv6,omitzero"`
+}
+
+// VIPKey is the key of a VIP.
+func VIPKey(network, stack, service string) string { return network + "/" + stack + "/" + service }
