@@ -42,7 +42,7 @@ func StartRegistry(t testing.TB, wrap func(http.Handler) http.Handler, refs ...s
 		t.Fatalf("listen for the registry: %v", err)
 	}
 	r := fixtures(t).Serve(l, wrap)
-	t.Cleanup(func() { r.Close() })
+	t.Cleanup(r.Close)
 	if len(refs) == 0 {
 		refs = fixture.References()
 	}
