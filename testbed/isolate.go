@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"syscall"
 	"testing"
@@ -52,26 +51,59 @@ func NeedKernel(t testing.TB) {
 }
 
 // reexec runs this binary again in new namespaces. The thread stays locked:
-// the child dies with it (Pdeathsig).
+// the child dies with it (Pdeathsig). Whatever the tests start descends from
+// this process, which adopts orphans (conmon detaches itself) so that
+// CheckLeaks sees them and nothing outlives the tests.
 func reexec() int {
 	runtime.LockOSThread()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), isolatedEnv+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return max(exit.ExitCode(), 1)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "testbed:", err)
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "testbed: become a subreaper:", err)
 		return 1
 	}
-	return 0
+	attr := &os.ProcAttr{
+		Env:   append(os.Environ(), isolatedEnv+"=1"),
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys: &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+			Pdeathsig:  syscall.SIGKILL,
+		},
+	}
+	child, err := os.StartProcess("/proc/self/exe", os.Args, attr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testbed: start the tests:", err)
+		return 1
+	}
+	code := reap(child.Pid)
+	for left := descendants(os.Getpid()); len(left) > 0; left = descendants(os.Getpid()) {
+		for _, p := range left {
+			fmt.Fprintf(os.Stderr, "testbed: ending %s, which outlived the tests\n", p)
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
+		reap(0)
+	}
+	return code
+}
+
+// reap waits for children, adopted ones too, until pid has ended, and returns
+// its exit code; with pid 0, until one has ended.
+func reap(pid int) int {
+	for {
+		var status unix.WaitStatus
+		got, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 1
+		case pid == 0:
+			return 0
+		case got != pid:
+		case status.Signaled():
+			fmt.Fprintln(os.Stderr, "testbed: the tests ended by signal", status.Signal())
+			return 128 + int(status.Signal())
+		default:
+			return status.ExitStatus()
+		}
+	}
 }
 
 func enter() error {

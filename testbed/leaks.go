@@ -1,0 +1,188 @@
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/vishvananda/netlink"
+)
+
+// leakDeadline is how long what a test started may take to go away: the
+// kernel frees namespaces and links in the background.
+const leakDeadline = 10 * time.Second
+
+// CheckLeaks looks at everything that could outlive a test and fails it, when
+// all its other cleanups have run, with what remains of: mounts, network
+// namespaces, links, addresses, nftables rules, routing rules and routes,
+// cgroups, processes. What was there at the start and is gone counts too,
+// processes aside. Call it first; not with t.Parallel.
+//
+// Mounts and the network are private to the test binary. Cgroups are the
+// machine's: one counts when it is below a parent named berth*, appeared since
+// and is empty or holds a process of this test binary.
+func CheckLeaks(t testing.TB) {
+	t.Helper()
+	NeedKernel(t)
+	before := look(t)
+	t.Cleanup(func() {
+		left := await(before, func() state { return look(t) }, leakDeadline)
+		if len(left) > 0 {
+			t.Errorf("left after %s:\n  %s", t.Name(), strings.Join(left, "\n  "))
+		}
+	})
+}
+
+// state is a look at the machine: one line for each thing.
+type state map[string]bool
+
+// diff lists what is new in now and, with a minus, what it lacks.
+func (before state) diff(now state) []string {
+	var out []string
+	for thing := range now {
+		if !before[thing] {
+			out = append(out, "+ "+thing)
+		}
+	}
+	for thing := range before {
+		if !now[thing] && !strings.HasPrefix(thing, "process ") {
+			out = append(out, "- "+thing)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// await looks until nothing differs, and returns what differed all the time:
+// what comes and goes is somebody else's.
+func await(before state, look func() state, limit time.Duration) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	left := before.diff(look())
+	for len(left) > 0 {
+		select {
+		case <-ctx.Done():
+			return left
+		case <-tick.C:
+		}
+		now := before.diff(look())
+		left = slices.DeleteFunc(left, func(s string) bool { return !slices.Contains(now, s) })
+	}
+	return nil
+}
+
+func look(t testing.TB) state {
+	t.Helper()
+	s := state{}
+	ours := map[int]bool{}
+	for _, p := range descendants(os.Getppid()) {
+		ours[p.pid] = true
+		if p.pid != os.Getpid() {
+			s[p.String()] = true
+		}
+	}
+	mounts, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		t.Fatalf("look at mounts: %v", err)
+	}
+	for _, m := range mounts {
+		s[fmt.Sprintf("mount %s (%s)", m.Mountpoint, m.FSType)] = true
+	}
+	for _, dir := range []string{"/run/netns", "/var/run/netns"} {
+		entries, _ := os.ReadDir(dir) // usually there is none
+		for _, e := range entries {
+			s["network namespace "+filepath.Join(dir, e.Name())] = true
+		}
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatalf("look at links: %v", err)
+	}
+	for _, l := range links {
+		s[fmt.Sprintf("link %s (%s)", l.Attrs().Name, l.Type())] = true
+	}
+	for kind, args := range map[string][]string{
+		"nftables":  {"nft", "-s", "list", "ruleset"},
+		"rule":      {"ip", "rule"},
+		"rule6":     {"ip", "-6", "rule"},
+		"route":     {"ip", "route", "show", "table", "all"},
+		"route6":    {"ip", "-6", "route", "show", "table", "all"},
+		"address":   {"ip", "-o", "address"},
+		"neighbour": {"ip", "neighbour", "show", "nud", "permanent"},
+	} {
+		for _, line := range output(t, args...) {
+			s[kind+" "+line] = true
+		}
+	}
+	maps.Copy(s, cgroups(ours))
+	return s
+}
+
+func output(t testing.TB, args ...string) []string {
+	t.Helper()
+	var stderr bytes.Buffer
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		// A family without a single table is an error to ip.
+		if strings.Contains(stderr.String(), "table does not exist") {
+			return nil
+		}
+		t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		if line = strings.Join(strings.Fields(line), " "); line != "" && line != "}" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// cgroups lists those below a parent named berth*, in every hierarchy, that
+// are empty or hold one of ours.
+func cgroups(ours map[int]bool) state {
+	const root = "/sys/fs/cgroup"
+	s := state{}
+	for _, pattern := range []string{"berth*", "*/berth*", "*/*/berth*"} {
+		parents, _ := filepath.Glob(filepath.Join(root, pattern)) // the pattern is well formed
+		for _, parent := range parents {
+			_ = filepath.WalkDir(parent, func(path string, d fs.DirEntry, err error) error {
+				if err != nil || !d.IsDir() {
+					return nil //nolint:nilerr // it went away while we looked
+				}
+				if path != parent && mine(path, ours) {
+					s["cgroup "+path] = true
+				}
+				return nil
+			})
+		}
+	}
+	return s
+}
+
+func mine(cgroup string, ours map[int]bool) bool {
+	b, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
+	if err != nil {
+		return false
+	}
+	pids := strings.Fields(string(b))
+	return len(pids) == 0 || slices.ContainsFunc(pids, func(s string) bool {
+		pid, err := strconv.Atoi(s)
+		return err == nil && ours[pid]
+	})
+}
