@@ -44,19 +44,20 @@ func CheckLeaks(t testing.TB) {
 	})
 }
 
-// state is a look at the machine: one line for each thing.
-type state map[string]bool
+// state is a look at the machine: each thing, and what else is known of it.
+// A process is known by its pid alone: its name changes with exec.
+type state map[string]string
 
 // diff lists what is new in now and, with a minus, what it lacks.
 func (before state) diff(now state) []string {
 	var out []string
 	for thing := range now {
-		if !before[thing] {
+		if _, ok := before[thing]; !ok {
 			out = append(out, "+ "+thing)
 		}
 	}
 	for thing := range before {
-		if !now[thing] && !strings.HasPrefix(thing, "process ") {
+		if _, ok := now[thing]; !ok && !strings.HasPrefix(thing, "process ") {
 			out = append(out, "- "+thing)
 		}
 	}
@@ -71,15 +72,20 @@ func await(before state, look func() state, limit time.Duration) []string {
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	left := before.diff(look())
+	now := look()
+	left := before.diff(now)
 	for len(left) > 0 {
 		select {
 		case <-ctx.Done():
+			for i, line := range left {
+				left[i] = strings.TrimSpace(line + " " + now[strings.TrimPrefix(line, "+ ")])
+			}
 			return left
 		case <-tick.C:
 		}
-		now := before.diff(look())
-		left = slices.DeleteFunc(left, func(s string) bool { return !slices.Contains(now, s) })
+		now = look()
+		still := before.diff(now)
+		left = slices.DeleteFunc(left, func(s string) bool { return !slices.Contains(still, s) })
 	}
 	return nil
 }
@@ -91,7 +97,7 @@ func look(t testing.TB) state {
 	for _, p := range descendants(os.Getppid()) {
 		ours[p.pid] = true
 		if p.pid != os.Getpid() {
-			s[p.String()] = true
+			s[fmt.Sprintf("process %d", p.pid)] = "(" + p.comm + ")"
 		}
 	}
 	mounts, err := mountinfo.GetMounts(nil)
@@ -99,12 +105,12 @@ func look(t testing.TB) state {
 		t.Fatalf("look at mounts: %v", err)
 	}
 	for _, m := range mounts {
-		s[fmt.Sprintf("mount %s (%s)", m.Mountpoint, m.FSType)] = true
+		s[fmt.Sprintf("mount %s (%s)", m.Mountpoint, m.FSType)] = ""
 	}
 	for _, dir := range []string{"/run/netns", "/var/run/netns"} {
 		entries, _ := os.ReadDir(dir) // usually there is none
 		for _, e := range entries {
-			s["network namespace "+filepath.Join(dir, e.Name())] = true
+			s["network namespace "+filepath.Join(dir, e.Name())] = ""
 		}
 	}
 	links, err := netlink.LinkList()
@@ -112,7 +118,7 @@ func look(t testing.TB) state {
 		t.Fatalf("look at links: %v", err)
 	}
 	for _, l := range links {
-		s[fmt.Sprintf("link %s (%s)", l.Attrs().Name, l.Type())] = true
+		s[fmt.Sprintf("link %s (%s)", l.Attrs().Name, l.Type())] = ""
 	}
 	for kind, args := range map[string][]string{
 		"nftables":  {"nft", "-s", "list", "ruleset"},
@@ -124,7 +130,7 @@ func look(t testing.TB) state {
 		"neighbour": {"ip", "neighbour", "show", "nud", "permanent"},
 	} {
 		for _, line := range output(t, args...) {
-			s[kind+" "+line] = true
+			s[kind+" "+line] = ""
 		}
 	}
 	maps.Copy(s, cgroups(ours))
@@ -166,7 +172,7 @@ func cgroups(ours map[int]bool) state {
 					return nil //nolint:nilerr // it went away while we looked
 				}
 				if path != parent && mine(path, ours) {
-					s["cgroup "+path] = true
+					s["cgroup "+path] = ""
 				}
 				return nil
 			})
