@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"io"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +20,13 @@ type Config struct {
 	Runtime string
 	// Conmon is its path; "" looks in PATH and /usr/libexec, /usr/lib.
 	Conmon string
+	// Init is the path of a static program that calls initproc.Main when its
+	// name is initproc.Name: berthd itself. Needed for Container.Init.
+	Init string
+	// Warn is told what was changed in a container that could not be made as
+	// asked (a limit clamped, an option ignored). It may be called from
+	// several goroutines. nil: nobody is told.
+	Warn func(id, text string)
 }
 
 // Container is everything that is needed to create one. The caller has
@@ -173,9 +179,10 @@ type Stats struct {
 	BlockWrite  uint64    `json:"block_write"`
 	NetRx       uint64    `json:"net_rx"`
 	NetTx       uint64    `json:"net_tx"`
+	// OOMKills counts processes of the container that the kernel killed for
+	// want of memory, its first one or others.
+	OOMKills uint64 `json:"oom_kills"`
 }
 
 // Signal is a signal by number, as parsed by ParseSignal.
 type Signal = unix.Signal
-
-var _ = os.Stdin

@@ -1,0 +1,29 @@
+package runtime
+
+import (
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"berth/runtime/initproc"
+)
+
+// initPath is in the container's own /dev, so that the image is not touched.
+const initPath = "/dev/" + initproc.Name
+
+// initProcess puts the small init in front of the command.
+func (m *specMaker) initProcess(s *specs.Spec, c Container) error {
+	if !c.Init {
+		return nil
+	}
+	if m.init == "" {
+		return invalid("init: true needs the agent's init program, and none is configured")
+	}
+	if c.PidMode != "" {
+		return invalid("init: true has no effect in a pid namespace that is not the container's own")
+	}
+	s.Mounts = append(s.Mounts, specs.Mount{
+		Destination: initPath, Type: "bind", Source: m.init,
+		Options: []string{"bind", "ro", "nosuid", "nodev", "rprivate"},
+	})
+	s.Process.Args = append([]string{initPath}, c.Args...)
+	return nil
+}
