@@ -1,5 +1,11 @@
 package spec
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+)
+
 // Class says what a changed field of a Service does to its running tasks.
 type Class int
 
@@ -9,6 +15,28 @@ const (
 	ClassInPlace              // applied to the running task
 	ClassIgnored              // concerns no running task
 )
+
+// String is the word for c in the class tag of a field.
+func (c Class) String() string {
+	switch c {
+	case ClassInPlace:
+		return "inplace"
+	case ClassIgnored:
+		return "ignored"
+	}
+	return "replace"
+}
+
+// classOf reads a class tag; a field without one replaces.
+func classOf(tag string) Class {
+	switch tag {
+	case "inplace":
+		return ClassInPlace
+	case "ignored":
+		return ClassIgnored
+	}
+	return ClassReplace
+}
 
 // Identity is what a task's hash covers beside the service's own fields:
 // content that the file only names. All values are opaque to spec.
@@ -20,21 +48,73 @@ type Identity struct {
 	Networks    map[string]string // network key -> network identity
 }
 
-// Change is one difference between two versions of a service.
-type Change struct {
-	// Path is relative to the service, such as "environment.LOG_LEVEL".
-	Path  string `json:"path"`
-	Class Class  `json:"class"`
-	// Old and New are printable; values of environment variables are left out.
-	Old string `json:"old,omitempty"`
-	New string `json:"new,omitempty"`
+// used leaves out what s does not mention, so that a whole stack's digests
+// can be passed for each of its services.
+func (id Identity) used(s *Service) Identity {
+	keep := func(m map[string]string, keys func(yield func(string))) map[string]string {
+		out := map[string]string{}
+		keys(func(k string) {
+			if v, ok := m[k]; ok {
+				out[k] = v
+			}
+		})
+		return out
+	}
+	id.Configs = keep(id.Configs, func(yield func(string)) {
+		for _, c := range s.Configs {
+			yield(c.Source)
+		}
+	})
+	id.Secrets = keep(id.Secrets, func(yield func(string)) {
+		for _, c := range s.Secrets {
+			yield(c.Source)
+		}
+	})
+	id.Volumes = keep(id.Volumes, func(yield func(string)) {
+		for _, m := range s.Mounts {
+			if m.Type == MountVolume {
+				yield(m.Source)
+			}
+		}
+	})
+	id.Networks = keep(id.Networks, func(yield func(string)) {
+		for _, a := range s.Networks {
+			yield(a.Network)
+		}
+	})
+	return id
 }
+
+// hashVersion names the encoding. It changes only if the meaning of an
+// encoded field does; then every task is replaced once.
+const hashVersion = "v1"
 
 // Hash is the identity of a task of s: "v1:" and 64 hex digits. Two services
 // with equal hashes can share a running task. Zero fields are left out of the
 // encoding, so a field added to Service changes no hash until it is used.
-func Hash(s *Service, id Identity) string { panic("being written") }
+// Of id it covers what s mentions.
+func Hash(s *Service, id Identity) string {
+	sum := sha256.Sum256(canonical(s, id))
+	return hashVersion + ":" + hex.EncodeToString(sum[:])
+}
 
-// Diff lists the differences between two versions of one service, sorted by
-// path: of the services' fields, then of what Identity covers.
-func Diff(old, new *Service, oldID, newID Identity) []Change { panic("being written") }
+// canonical is the byte form that Hash covers.
+func canonical(s *Service, id Identity) []byte {
+	id = id.used(s)
+	var e encoder
+	e.text(hashVersion)
+	e.service(s)
+	e.pair("image", id.ImageDigest)
+	for _, part := range []struct {
+		name string
+		m    map[string]string
+	}{{"configs", id.Configs}, {"secrets", id.Secrets}, {"volumes", id.Volumes}, {"networks", id.Networks}} {
+		m := maps.Clone(part.m)
+		maps.DeleteFunc(m, func(_, v string) bool { return v == "" })
+		if len(m) > 0 {
+			e.text("identity." + part.name)
+			e.stringMap(m)
+		}
+	}
+	return e.buf
+}

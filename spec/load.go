@@ -2,7 +2,16 @@ package spec
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
@@ -25,6 +34,14 @@ type Options struct {
 	NoDeps bool
 	// NoInterpolate keeps ${VAR} as it is (only for printing).
 	NoInterpolate bool
+	// Inspect is for `config` and `lint`, which start nothing and may run
+	// where the secrets are not: the content of configs and secrets is left
+	// out, and what only fails at `up` (content that cannot be read, two
+	// services on one port) is a warning.
+	Inspect bool
+	// AllResources keeps networks, volumes, configs and secrets that no
+	// service uses.
+	AllResources bool
 	// Stdin is read for a file named "-".
 	Stdin []byte
 }
@@ -35,9 +52,221 @@ type Result struct {
 	Stack       *Stack
 	Project     *types.Project // for `config`; never sent anywhere
 	Diagnostics Diagnostics
+
+	// references are the variables that the files mention; see Variables.
+	references []Variable
 }
 
 // Load reads, merges, interpolates and checks the Compose files. A mistake of
 // the user is not an error of Load: it is a Diagnostic. The error is for what
-// has no place in a file, such as an unreadable folder.
-func Load(ctx context.Context, o Options) (*Result, error) { panic("being written") }
+// has no place in a file, such as an unreadable folder. It may be called from
+// several goroutines.
+func Load(ctx context.Context, o Options) (*Result, error) {
+	dir := o.Dir
+	if dir == "" {
+		wd, err := os.Getwd()
+		if err != nil {
+			return nil, fmt.Errorf("find the current folder: %w", err)
+		}
+		dir = wd
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find folder %s: %w", o.Dir, err)
+	}
+	if info, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("look into folder %s: %w", dir, err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("look into folder %s: it is a file", dir)
+	}
+	filterLoaderWarnings()
+	l := &loading{o: o, dir: dir, bySource: map[string]*source{}}
+	l.run(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("load Compose files: %w", err)
+	}
+	r := &Result{Diagnostics: l.diags.sorted(), references: l.references}
+	if !r.Diagnostics.Errors() {
+		r.Project, r.Stack = l.project, l.stack
+	}
+	return r, nil
+}
+
+// loading is one call of Load.
+type loading struct {
+	o     Options
+	dir   string
+	in    inputs
+	diags Diagnostics
+
+	main     []*source // as merged
+	bySource map[string]*source
+	units    []*unit
+	places   index
+
+	// suspects are findings of our own walk that are only certain when the
+	// loader fails too: `!reset` or a later file may have removed the place.
+	suspects   Diagnostics
+	references []Variable
+	// ignored becomes diagnostics for what is still in the stack.
+	ignored Diagnostics
+	resets  []string // paths that a file removes with !reset
+
+	project *types.Project
+	stack   *Stack
+}
+
+func (l *loading) add(d ...Diagnostic)     { l.diags = append(l.diags, d...) }
+func (l *loading) show(path string) string { return showPath(l.dir, path) }
+
+// fail reports a whole file that cannot be used.
+func (l *loading) fail(shown string, err error, hint string) {
+	message := err.Error()
+	var fe *fileError
+	if errors.As(err, &fe) {
+		message = fe.reason
+	}
+	l.add(Diagnostic{Severity: Error, Position: Position{File: shown}, Message: message, Hint: hint})
+}
+
+func (l *loading) run(ctx context.Context) {
+	l.in = l.discover()
+	if len(l.in.files) == 0 {
+		l.add(Diagnostic{
+			Severity: Error,
+			Message:  fmt.Sprintf("no Compose file in %s or above it", l.dir),
+			Hint:     "write compose.yaml there, or name a file with -f",
+		})
+	}
+	l.readMain()
+	if l.diags.Errors() {
+		return
+	}
+	l.survey(ctx)
+	if l.diags.Errors() {
+		return
+	}
+	if err := l.compose(ctx); err != nil {
+		l.explain(err)
+		return
+	}
+	for _, d := range l.stillThere(l.suspects) {
+		// The loader took it, so it is no error; still it does nothing.
+		d.Severity = Ignored
+		l.add(d)
+	}
+	l.add(l.stillThere(l.ignored)...)
+	l.check()
+	if l.diags.Errors() {
+		return
+	}
+	l.convert()
+}
+
+// readMain reads the files that are merged, each once.
+func (l *loading) readMain() {
+	for _, path := range l.in.files {
+		if path == "-" {
+			l.main = append(l.main, newSource(path, l.show(path), l.o.Stdin))
+			continue
+		}
+		s, err := readSource(path, l.show(path))
+		if err != nil {
+			hint := "check the name given with -f"
+			if l.o.Files == nil {
+				hint = "check COMPOSE_FILE"
+			}
+			l.fail(l.show(path), err, hint)
+			continue
+		}
+		l.main = append(l.main, s)
+	}
+}
+
+// compose runs the reference loader. A panic in it is reported as its error:
+// a bad file must never end the program.
+func (l *loading) compose(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the Compose loader failed: %v", p)
+		}
+	}()
+	details := types.ConfigDetails{WorkingDir: l.in.projectDir, Environment: maps.Clone(l.in.environ)}
+	for _, s := range l.main {
+		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: s.path, Content: s.data})
+	}
+	project, err := loader.LoadWithContext(ctx, details, func(o *loader.Options) {
+		o.SetProjectName(l.in.name, l.in.named)
+		o.Profiles = l.in.profiles
+		o.SkipInterpolation = l.o.NoInterpolate
+		// Consistency and files are checked here, to report all at once.
+		o.SkipConsistencyCheck = true
+		o.SkipResolveEnvironment = true
+		o.SkipResolveLabels = true
+		o.Interpolate.Substitute = substitute
+	})
+	if err != nil {
+		return err //nolint:wrapcheck // explain takes the text apart
+	}
+	for _, s := range l.main {
+		project.ComposeFiles = append(project.ComposeFiles, s.path)
+	}
+	if len(l.o.Services) > 0 {
+		if err := l.knowServices(project); err != nil {
+			return err
+		}
+		if project, err = project.WithServicesEnabled(l.o.Services...); err != nil {
+			return fmt.Errorf("enable services: %w", err)
+		}
+	}
+	l.project = project
+	return nil
+}
+
+// stillThere leaves out what a profile, a selection or !reset has removed.
+func (l *loading) stillThere(ds Diagnostics) Diagnostics {
+	return slices.DeleteFunc(ds, func(d Diagnostic) bool {
+		if rest, ok := strings.CutPrefix(d.Path, "services."); ok && !l.inStack(rest) {
+			return true
+		}
+		return slices.ContainsFunc(l.resets, func(r string) bool {
+			return d.Path == r || strings.HasPrefix(d.Path, r+".")
+		})
+	})
+}
+
+func (l *loading) knowServices(p *types.Project) error {
+	all := map[string]*element{}
+	for name := range p.AllServices() {
+		all[name] = nil
+	}
+	for _, name := range l.o.Services {
+		if _, ok := all[name]; ok {
+			continue
+		}
+		hint := "the services are: " + strings.Join(sortedKeys(all), ", ")
+		if near := (&element{keys: all}).suggest(name); near != "" {
+			hint = fmt.Sprintf("did you mean %q?", near)
+		}
+		return &plainError{fmt.Sprintf("no service %q in the stack", name), hint}
+	}
+	return nil
+}
+
+// plainError is an error that has no place in a file.
+type plainError struct{ message, hint string }
+
+func (e *plainError) Error() string { return e.message }
+
+// substitute interpolates without the library's own log lines: variables
+// reports what is unset, with the place.
+func substitute(s string, lookup template.Mapping) (string, error) {
+	if !strings.Contains(s, "$") {
+		return s, nil
+	}
+	out, err := template.SubstituteWithOptions(s, lookup, template.WithoutLogging)
+	if err != nil {
+		return "", err //nolint:wrapcheck // the loader tells errors of this package apart
+	}
+	return out, nil
+}

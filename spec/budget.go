@@ -1,0 +1,92 @@
+package spec
+
+import (
+	"fmt"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Limits of one YAML file, beside maxFile. A Compose file that a person wrote
+// is far below them; one that is above would take the loader minutes and
+// gigabytes ("billion laughs").
+const (
+	maxDepth = 64      // mappings and lists inside each other
+	maxNodes = 100_000 // values, with every alias written out
+)
+
+// budget checks that s can be walked and loaded in reasonable time, before
+// anything expands an alias.
+func (s *source) budget() *Diagnostic {
+	c := counter{src: s, size: map[*yaml.Node]int{}, open: map[*yaml.Node]bool{}}
+	total := 0
+	for _, doc := range s.docs {
+		for _, n := range doc.Content {
+			total += c.count(n, 1)
+			if c.found == nil && total > maxNodes {
+				c.report(n, fmt.Sprintf("the file holds more than %d values", maxNodes), "split it, or move data into files")
+			}
+			if c.found != nil {
+				return c.found
+			}
+		}
+	}
+	return nil
+}
+
+type counter struct {
+	src   *source
+	size  map[*yaml.Node]int  // of anchors that were counted
+	open  map[*yaml.Node]bool // on the way from the root to here
+	found *Diagnostic
+}
+
+func (c *counter) report(n *yaml.Node, message, hint string) {
+	d := c.src.node(Error, n, "", message, hint)
+	c.found = &d
+}
+
+// count gives the number of values that n stands for, at most maxNodes+1.
+func (c *counter) count(n *yaml.Node, depth int) int {
+	if c.found != nil {
+		return 0
+	}
+	if depth > maxDepth {
+		c.report(n, fmt.Sprintf("nested deeper than %d levels", maxDepth), "write it flatter")
+		return 0
+	}
+	if n.Kind == yaml.AliasNode {
+		if c.open[n.Alias] {
+			c.report(n, fmt.Sprintf("*%s stands inside &%s: it would contain itself", n.Value, n.Value), "move the anchor out")
+			return 0
+		}
+		return c.anchor(n, depth)
+	}
+	total := 1
+	c.open[n] = true
+	for _, child := range n.Content {
+		total += c.count(child, depth+1)
+		if total > maxNodes {
+			if c.found == nil && child.Kind == yaml.AliasNode {
+				c.report(child, fmt.Sprintf("with its aliases written out the file holds more than %d values", maxNodes),
+					"use fewer aliases inside anchors")
+			}
+			total = maxNodes + 1
+			break
+		}
+	}
+	delete(c.open, n)
+	return total
+}
+
+func (c *counter) anchor(n *yaml.Node, depth int) int {
+	size, ok := c.size[n.Alias]
+	if !ok {
+		size = c.count(n.Alias, depth)
+		c.size[n.Alias] = size
+	}
+	if size > maxNodes && c.found == nil {
+		c.report(n, fmt.Sprintf("with its aliases written out the file holds more than %d values", maxNodes),
+			"use fewer aliases inside anchors")
+	}
+	return size
+}

@@ -1,0 +1,167 @@
+package spec
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// maxContent is the size up to which the content of a config or secret is
+// carried in a Stack.
+const maxContent = 1 << 20
+
+// convert makes the Stack from the loaded project. It adds diagnostics for
+// what only shows here.
+func (l *loading) convert() {
+	p := l.project
+	st := &Stack{
+		Name:     p.Name,
+		Dir:      p.WorkingDir,
+		Files:    slices.Clone(p.ComposeFiles),
+		EnvFiles: slices.Clone(l.in.envFiles),
+		Services: make(map[string]Service, len(p.Services)),
+		Networks: map[string]Network{},
+		Volumes:  map[string]Volume{},
+		Configs:  map[string]File{},
+		Secrets:  map[string]File{},
+	}
+	for name, s := range p.Services {
+		st.Services[name] = l.service(name, s)
+	}
+	for key, n := range p.Networks {
+		st.Networks[key] = network(key, n)
+	}
+	for key, v := range p.Volumes {
+		st.Volumes[key] = Volume{
+			Key: key, Name: v.Name, External: bool(v.External), Driver: v.Driver,
+			DriverOpts: filled(v.DriverOpts), Labels: filled(v.Labels),
+		}
+	}
+	for key, c := range p.Configs {
+		st.Configs[key] = l.file("configs."+key, key, types.FileObjectConfig(c))
+	}
+	for key, s := range p.Secrets {
+		st.Secrets[key] = l.file("secrets."+key, key, types.FileObjectConfig(s))
+	}
+	joinDefault(st)
+	markOneShots(st)
+	st.Positions = l.positions()
+	l.stack = st
+}
+
+// joinDefault makes the network that `network_mode: bridge` leads to.
+func joinDefault(st *Stack) {
+	for _, s := range st.Services {
+		for _, a := range s.Networks {
+			if _, ok := st.Networks[a.Network]; !ok {
+				st.Networks[a.Network] = Network{Key: a.Network, Name: st.Name + "_" + a.Network}
+			}
+		}
+	}
+}
+
+// markOneShots marks the services whose completion another one waits for.
+func markOneShots(st *Stack) {
+	for _, s := range st.Services {
+		for _, d := range s.DependsOn {
+			if target, ok := st.Services[d.Service]; ok && d.Condition == DependsCompleted {
+				target.OneShot = true
+				st.Services[d.Service] = target
+			}
+		}
+	}
+}
+
+func network(key string, n types.NetworkConfig) Network {
+	out := Network{
+		Key: key, Name: n.Name, External: bool(n.External), Driver: n.Driver, DriverOpts: filled(n.DriverOpts),
+		Internal: n.Internal, Attachable: n.Attachable, EnableIPv4: n.EnableIPv4,
+		EnableIPv6: n.EnableIPv6 != nil && *n.EnableIPv6, Labels: filled(n.Labels),
+	}
+	for _, pool := range n.Ipam.Config {
+		if pool == nil {
+			continue
+		}
+		out.IPAM = append(out.IPAM, IPAMPool{
+			Subnet: pool.Subnet, Gateway: pool.Gateway, IPRange: pool.IPRange, Aux: filled(pool.AuxiliaryAddresses),
+		})
+	}
+	return out
+}
+
+// file reads what a config or a secret delivers.
+func (l *loading) file(path, key string, c types.FileObjectConfig) File {
+	f := File{Key: key, Name: c.Name, External: bool(c.External), Labels: filled(c.Labels)}
+	if l.o.NoInterpolate {
+		return f
+	}
+	problem := func(attr, message, hint string) {
+		l.add(l.placed(l.atUp(), path+attr, message, hint))
+	}
+	kind, _, _ := strings.Cut(path, ".")
+	kind = strings.TrimSuffix(kind, "s")
+	switch {
+	case f.External:
+	case c.File != "":
+		content, err := readRegular(c.File, maxContent)
+		if err != nil {
+			hint := "make the file, or correct the path"
+			if info, statErr := os.Stat(c.File); statErr == nil {
+				hint = "a " + kind + " is one small file; mount what is larger, or a folder, with a bind in volumes"
+				if info.Mode().IsRegular() && info.Size() <= maxContent {
+					hint = "let this user read it"
+				}
+			}
+			problem(".file", kind+" "+key+": "+l.relative(err), hint)
+		}
+		f.Content = content
+	case c.Environment != "":
+		value, ok := l.in.environ[c.Environment]
+		if !ok {
+			problem(".environment", kind+" "+key+": the variable "+c.Environment+" is not set", "set it, or give the "+kind+" with file")
+		}
+		f.Content = []byte(value)
+	default:
+		f.Content = []byte(c.Content)
+	}
+	if l.o.Inspect {
+		f.Content = nil
+	}
+	return f
+}
+
+// atUp is the severity of what only fails when the stack is started.
+func (l *loading) atUp() Severity {
+	if l.o.Inspect {
+		return Warning
+	}
+	return Error
+}
+
+// relative is the text of an error about a file, with the file named as the
+// user sees it.
+func (l *loading) relative(err error) string {
+	if fe, ok := err.(*fileError); ok { //nolint:errorlint // only ever returned bare
+		return l.show(fe.path) + " " + fe.reason
+	}
+	return err.Error()
+}
+
+// filled is a copy of m, nil when it is empty, so that equal stacks are equal
+// values.
+func filled[M ~map[string]string](m M) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	return maps.Clone(map[string]string(m))
+}
+
+func list[S ~[]string](s S) []string {
+	if len(s) == 0 {
+		return nil
+	}
+	return slices.Clone([]string(s))
+}

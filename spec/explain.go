@@ -1,0 +1,414 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// explain turns what the loader said into diagnostics. What our own walk
+// found says more, and all of it at once; so the loader's text is only used
+// for what the walk did not see.
+func (l *loading) explain(err error) {
+	before := len(l.diags)
+	for _, d := range l.suspects {
+		if d.Severity == Error {
+			l.add(d)
+		}
+	}
+	var plain *plainError
+	if errors.As(err, &plain) {
+		l.add(Diagnostic{Severity: Error, Message: plain.message, Hint: plain.hint})
+		return
+	}
+	found := len(l.diags) > before
+	for _, text := range splitErrors(err) {
+		d, known := l.translate(text)
+		if found && (!known || l.said(d)) {
+			continue
+		}
+		l.add(d)
+	}
+}
+
+// said reports whether the walk found what d says, in better words.
+func (l *loading) said(d Diagnostic) bool {
+	for _, s := range l.diags {
+		if s.Severity == Error && s.File == d.File && (s.Line == d.Line || strings.HasPrefix(s.Path, d.Path+".")) {
+			return true
+		}
+	}
+	return false
+}
+
+// splitErrors takes joined interpolation errors apart; any other text stays
+// whole.
+func splitErrors(err error) []string {
+	text := err.Error()
+	if !strings.HasPrefix(text, "error while interpolating ") && !strings.HasPrefix(text, "invalid interpolation format") {
+		return []string{text}
+	}
+	var out []string
+	for _, line := range strings.Split(text, "\n") {
+		if len(out) == 0 || strings.HasPrefix(line, "error while interpolating ") || strings.HasPrefix(line, "invalid interpolation format") {
+			out = append(out, line)
+		} else {
+			out[len(out)-1] += "\n" + line
+		}
+	}
+	return out
+}
+
+// rule maps one form of the loader's errors. known is false when the text
+// gave no place.
+type rule struct {
+	pattern *regexp.Regexp
+	apply   func(l *loading, m []string) (d Diagnostic, known bool)
+}
+
+// rules are tried in order. The texts are those of compose-go v2.16;
+// testdata/spec holds a sample of each, so that an update that changes one is
+// seen.
+var rules = []rule{
+	{regexp.MustCompile(`(?s)^validating (.*?):  ?additional properties (.*) not allowed$`), ruleTopLevel},
+	{regexp.MustCompile(`(?s)^validating (.*?): (\S.*)$`), ruleSchema},
+	{regexp.MustCompile(`(?s)^failed to parse (.*?): (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.syntax(l.sourceOf(m[1]), m[2]), true
+	}},
+	{regexp.MustCompile(`(?s)^(yaml: .*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.syntax(nil, m[1]), true
+	}},
+	{regexp.MustCompile(`(?s)^error while interpolating (\S+): (.*)$`), ruleInterpolate},
+	{regexp.MustCompile(`(?s)^invalid interpolation format for (\S+?)\.\n.*\n(.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.placedValue(Error, dotted(m[1]), "a ${ in this text makes no variable", "write ${NAME}, or $$ for a dollar sign"), true
+	}},
+	{regexp.MustCompile(`^non-string key (?:in (\S+)|at top level): (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+		key := strings.Trim(m[2], `"`)
+		return l.placed(Error, join(dotted(m[1]), key), fmt.Sprintf("the key %s is not text", key), `put it in quotes: "`+key+`"`), true
+	}},
+	{regexp.MustCompile(`^include cycle detected:`), func(l *loading, _ []string) (Diagnostic, bool) {
+		return l.placed(Error, "include", "the file includes itself, directly or through others", "remove one of the includes"), true
+	}},
+	{regexp.MustCompile(`(?s)^Circular reference:\n(.*)$`), ruleExtendsCycle},
+	{regexp.MustCompile(`^cannot extend service "([^"]+)" in .*?: (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.placedValue(Error, "services."+m[1]+".extends", "service "+m[1]+" cannot be extended: "+l.shortPaths(m[2]), "name a service that is in the file"), true
+	}},
+	{regexp.MustCompile(`^open (.*): (no such file or directory|permission denied|.*)$`), ruleOpen},
+	{regexp.MustCompile(`^service volume (\S+) is missing a mount target$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.placed(Error, dotted(m[1]), "the mount has no target", "write target: /path/in/the/container"), true
+	}},
+	{regexp.MustCompile(`^'([^']+)' (.*)$`), ruleDecode},
+	{regexp.MustCompile(`(?s)^decoding failed due to the following error\(s\):\s+'([^']*)' ([^\n]*)`), ruleDecode},
+	{regexp.MustCompile(`^((?:services|jobs|volumes|networks|configs|secrets)\S*): (.*)$`), rulePath},
+	{regexp.MustCompile(`^((?:services|jobs|volumes|networks|configs|secrets)\S*) must be a (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.typeError(dotted(m[1]), m[2]), true
+	}},
+	{regexp.MustCompile(`^invalid mount config for type "(\w+)": field (\w+) must not be empty$`), ruleMount},
+	{regexp.MustCompile(`^empty compose file$`), func(l *loading, _ []string) (Diagnostic, bool) {
+		return l.main[0].at(Error, 1, 1, 1, "", "the file is empty", "write services: and below it a service"), true
+	}},
+	{regexp.MustCompile(`^project name must not be empty$`), func(l *loading, _ []string) (Diagnostic, bool) {
+		return l.main[0].at(Error, 1, 1, 1, "name", "the folder's name gives no name for the stack", "write name: at the top, or use -p"), true
+	}},
+	{regexp.MustCompile(`^top-level object must be a mapping$`), func(l *loading, _ []string) (Diagnostic, bool) {
+		return l.rootNode("the file must be a mapping", "begin with services:"), true
+	}},
+	{regexp.MustCompile(`(?i)maximum node visit limit`), func(l *loading, _ []string) (Diagnostic, bool) {
+		return l.rootNode(fmt.Sprintf("the file holds more than %d values", maxNodes), "split it, or move data into files"), true
+	}},
+	{regexp.MustCompile(`^invalid project name "(.*)":`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.placed(Error, "name", fmt.Sprintf("%q is not a name for a stack", m[1]), nameHint), true
+	}},
+}
+
+func (l *loading) translate(text string) (Diagnostic, bool) {
+	for _, r := range rules {
+		if m := r.pattern.FindStringSubmatch(text); m != nil {
+			return r.apply(l, m)
+		}
+	}
+	first, _, _ := strings.Cut(text, "\n")
+	if path := l.anyPath(text); path != "" {
+		return l.placed(Error, path, l.shortPaths(first), ""), true
+	}
+	return l.placed(Error, "", l.shortPaths(first), ""), false
+}
+
+// anyPath finds the longest attribute path that is mentioned in a text.
+func (l *loading) anyPath(text string) string {
+	best := ""
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" '\"`:,\n", r) }) {
+		word = dotted(word)
+		if strings.Contains(word, ".") && len(word) > len(best) && l.wrote(word) {
+			best = word
+		}
+	}
+	return best
+}
+
+// shortPaths shows files as the user does.
+func (l *loading) shortPaths(text string) string {
+	return strings.ReplaceAll(text, l.dir+"/", "")
+}
+
+func (l *loading) rootNode(message, hint string) Diagnostic {
+	for _, s := range l.main {
+		for _, doc := range s.docs {
+			if len(doc.Content) > 0 {
+				return s.node(Error, doc.Content[0], "", message, hint)
+			}
+		}
+	}
+	return l.main[0].at(Error, 1, 1, 1, "", message, hint)
+}
+
+var (
+	bracketItem = regexp.MustCompile(`\.?\[(\d+)\]`)
+	bracketKey  = regexp.MustCompile(`\[([^\]]+)\]`)
+)
+
+// dotted brings the loader's several forms of a path into ours:
+// services[web].ports.[0] is services.web.ports.0. A list item without a
+// number becomes its list.
+func dotted(path string) string {
+	path = bracketItem.ReplaceAllString(path, ".$1")
+	path = bracketKey.ReplaceAllString(path, ".$1")
+	path = strings.ReplaceAll(path, "👻", ".")
+	if i := strings.Index(path, ".[]"); i >= 0 {
+		path = path[:i]
+	}
+	return strings.Trim(path, ".")
+}
+
+// sourceOf finds a file by the name that the loader gives it.
+func (l *loading) sourceOf(name string) *source {
+	for _, u := range l.units {
+		if u.src.path == name {
+			return u.src
+		}
+	}
+	for _, u := range l.units {
+		if strings.HasSuffix(u.src.path, "/"+strings.TrimPrefix(name, "./")) {
+			return u.src
+		}
+	}
+	return nil
+}
+
+func ruleTopLevel(l *loading, m []string) (Diagnostic, bool) {
+	key, _, _ := strings.Cut(strings.Trim(m[2], "'"), "'")
+	return l.placed(Error, key, fmt.Sprintf("unknown attribute %q at the top level", key), ""), true
+}
+
+var (
+	additional = regexp.MustCompile(`^(.*?) additional properties '([^']*)'`)
+	falseness  = regexp.MustCompile(`^(.*) false schema$`)
+	mustBe     = regexp.MustCompile(`^(\S+) must be an? (.*)$`)
+	oneOf      = regexp.MustCompile(`^(\S+) value must be (?:one of )?(.*)$`)
+	missing    = regexp.MustCompile(`^(\S+) missing propert(?:y|ies) (.*)$`)
+	sentence   = regexp.MustCompile(`(?s)^(\S+) (.*)$`)
+)
+
+// ruleSchema reads the text of a schema error.
+func ruleSchema(l *loading, m []string) (Diagnostic, bool) {
+	file, text := m[1], m[2]
+	// The file in which the loader noticed is searched first: with several
+	// files the same path may stand in each.
+	places := l.places
+	if s := l.sourceOf(file); s != nil && s.places != nil {
+		own := index{}
+		own.merge(l.places)
+		own.merge(s.places)
+		l.places = own
+		defer func() { l.places = places }()
+	}
+	if m := additional.FindStringSubmatch(text); m != nil {
+		path := dotted(m[1])
+		return l.unknownAt(join(path, m[2]), m[2]), true
+	}
+	if m := falseness.FindStringSubmatch(text); m != nil {
+		path := dotted(m[1])
+		return l.unknownAt(path, path[strings.LastIndexByte(path, '.')+1:]), true
+	}
+	if m := mustBe.FindStringSubmatch(text); m != nil {
+		return l.typeError(dotted(m[1]), m[2]), true
+	}
+	if m := oneOf.FindStringSubmatch(text); m != nil {
+		path := dotted(m[1])
+		return l.placedValue(Error, path, subject(path)+" is not one of "+m[2], "write one of them"), true
+	}
+	if m := missing.FindStringSubmatch(text); m != nil {
+		path := dotted(m[1])
+		return l.placed(Error, path, subject(path)+" has no "+strings.Trim(m[2], "'"), "add "+strings.Trim(m[2], "'")+":"), true
+	}
+	if m := sentence.FindStringSubmatch(text); m != nil {
+		path := dotted(m[1])
+		return l.placedValue(Error, path, subject(path)+": "+m[2], ""), true
+	}
+	return l.placed(Error, "", text, ""), false
+}
+
+func (l *loading) unknownAt(path, key string) Diagnostic {
+	parent := strings.TrimSuffix(strings.TrimSuffix(path, key), ".")
+	if kinds := "services networks volumes configs secrets models jobs"; parent != "" && strings.Contains(" "+kinds+" ", " "+parent+" ") {
+		return l.placed(Error, path, fmt.Sprintf("%q is not a name for a %s", key, strings.TrimSuffix(parent, "s")),
+			"use letters, digits, '.', '_' and '-'")
+	}
+	return l.placed(Error, path, fmt.Sprintf("unknown attribute %q %s", key, whereIn(path, key)), "remove it, or begin its name with x-")
+}
+
+// subject names an attribute in a sentence: "ports of service web".
+func subject(path string) string {
+	parts := strings.SplitN(path, ".", 3)
+	kind := strings.TrimSuffix(parts[0], "s")
+	switch len(parts) {
+	case 1:
+		return parts[0]
+	case 2:
+		return kind + " " + parts[1]
+	}
+	return parts[2] + " of " + kind + " " + parts[1]
+}
+
+// kinds are the words of the schema for types, in words of YAML, with a
+// sample of how to write one.
+var kinds = map[string][2]string{
+	"array":                           {"a list", "write the entries as lines that begin with -"},
+	"mapping":                         {"a mapping", "write NAME: value"},
+	"string":                          {"text", "put the value in quotes"},
+	"integer":                         {"a whole number", "write digits without quotes"},
+	"number":                          {"a number", "write digits"},
+	"boolean":                         {"true or false", "write true or false"},
+	"integer or string":               {"a whole number", "write digits"},
+	"boolean or string":               {"true or false", "write true or false"},
+	"number or string":                {"a number", "write digits"},
+	"array or string":                 {"text or a list of texts", "put the value in quotes"},
+	"array, null or string":           {"text or a list of texts", "put the value in quotes"},
+	"boolean, null, number or string": {"one value, not a list or mapping", "write NAME: value"},
+}
+
+func (l *loading) typeError(path, want string) Diagnostic {
+	words, ok := kinds[want]
+	if !ok {
+		words = [2]string{"a value of type " + want, ""}
+	}
+	return l.placedValue(Error, path, subject(path)+" must be "+words[0], words[1])
+}
+
+var castError = regexp.MustCompile(`parsing "(.*)": (.*)$`)
+
+func ruleInterpolate(l *loading, m []string) (Diagnostic, bool) {
+	path, text := dotted(m[1]), m[2]
+	if rest, ok := strings.CutPrefix(text, "required variable "); ok {
+		name, reason, _ := strings.Cut(rest, " is missing a value")
+		return l.placedValue(Error, path, "the variable "+name+" is required but not set"+reason,
+			"set "+name+" in the environment or in .env"), true
+	}
+	if rest, ok := strings.CutPrefix(text, "failed to cast to expected type: "); ok {
+		if m := castError.FindStringSubmatch(rest); m != nil {
+			return l.placedValue(Error, path, fmt.Sprintf("%s: %q is not a number", subject(path), m[1]), "write digits"), true
+		}
+		if value, ok := strings.CutPrefix(rest, "invalid boolean: "); ok {
+			return l.placedValue(Error, path, fmt.Sprintf("%s: %q is not true or false", subject(path), value), "write true or false"), true
+		}
+		text = rest
+	}
+	return l.placedValue(Error, path, subject(path)+": "+text, ""), true
+}
+
+func ruleExtendsCycle(l *loading, m []string) (Diagnostic, bool) {
+	var names []string
+	for _, line := range strings.Split(m[1], "\n") {
+		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "extends "), " in ")
+		names = append(names, name)
+	}
+	return l.placed(Error, "services."+names[0]+".extends", "extends goes in a circle: "+strings.Join(names, " → "),
+		"remove one of the extends"), true
+}
+
+func ruleOpen(l *loading, m []string) (Diagnostic, bool) {
+	message := l.show(m[1]) + " does not exist"
+	if !strings.HasPrefix(m[2], "no such file") {
+		message = l.show(m[1]) + " cannot be read: " + m[2]
+	}
+	if _, ok := l.places["include"]; ok {
+		return l.placed(Error, "include", "include: "+message, "make the file, or correct the path"), true
+	}
+	return l.placed(Error, "", message, "make the file, or correct the path"), false
+}
+
+func ruleDecode(l *loading, m []string) (Diagnostic, bool) {
+	path := dotted(m[1])
+	return l.placedValue(Error, path, subject(path)+": "+l.shortPaths(m[2]), ""), true
+}
+
+func rulePath(l *loading, m []string) (Diagnostic, bool) {
+	path := dotted(m[1])
+	message, hint := m[2], ""
+	switch {
+	case strings.HasPrefix(message, "one of "):
+		keys := strings.Split(strings.TrimSuffix(strings.TrimPrefix(message, "one of "), " must be set"), "|")
+		message, hint = subject(path)+" has no content", "give it with "+strings.Join(keys, ", ")+" or say external: true"
+	case strings.Contains(message, "attributes are mutually exclusive"):
+		keys, _, _ := strings.Cut(message, " attributes")
+		message, hint = subject(path)+" has more than one of "+strings.ReplaceAll(keys, "|", ", "), "keep one"
+	case strings.HasPrefix(message, "conflicting parameters"):
+		key := strings.Trim(message[strings.LastIndex(message, ` and "`)+6:], `" specified`)
+		message, hint = fmt.Sprintf("%s is external, so %s has no effect", subject(path), key), "remove one of the two"
+	default:
+		message = subject(path) + ": " + message
+	}
+	return l.placed(Error, path, message, hint), true
+}
+
+func ruleMount(l *loading, m []string) (Diagnostic, bool) {
+	key := strings.ToLower(m[2])
+	for _, path := range sortedKeys(l.places) {
+		p := l.places[path]
+		if !strings.HasPrefix(path, "services.") || !strings.Contains(path, ".volumes.") || p.value == nil {
+			continue
+		}
+		if t := get(p.value, "type"); t != nil && t.Value == m[1] {
+			if v := get(p.value, key); v == nil || v.Value == "" {
+				return l.placed(Error, path, "the "+m[1]+" has no "+key, "write "+key+":"), true
+			}
+		}
+	}
+	return l.placed(Error, "services", "a "+m[1]+" has no "+key, "write "+key+":"), false
+}
+
+var (
+	lineColumn  = regexp.MustCompile(`line (\d+), column (\d+): (.*)`)
+	lineOnly    = regexp.MustCompile(`line (\d+): (.*)`)
+	alreadyKey  = regexp.MustCompile(`^mapping key "(.*)" already defined at line (\d+)`)
+	unmarshaled = regexp.MustCompile("^cannot (?:construct|unmarshal) (\\S+)")
+)
+
+// syntax places an error of the YAML parser.
+func (l *loading) syntax(s *source, text string) Diagnostic {
+	if s == nil {
+		for _, u := range l.units {
+			if u.src.docs == nil {
+				s = u.src
+				break
+			}
+		}
+	}
+	if s == nil {
+		s = l.main[0]
+	}
+	line, col := 0, 0
+	text = strings.ReplaceAll(strings.TrimPrefix(text, "yaml: "), "construct errors:\n", "")
+	if m := lineColumn.FindStringSubmatch(text); m != nil {
+		line, _ = strconv.Atoi(m[1])
+		col, _ = strconv.Atoi(m[2])
+		text = m[3]
+	} else if m := lineOnly.FindStringSubmatch(text); m != nil {
+		line, _ = strconv.Atoi(m[1])
+		text = m[2]
+	}
+	text, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimSpace(text), "yaml: "), "\n")
+	return s.syntaxAt(line, col, text)
+}

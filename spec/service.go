@@ -1,0 +1,228 @@
+package spec
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// service converts one service. What it reads is consistent: check ran.
+func (l *loading) service(name string, s types.ServiceConfig) Service {
+	at := "services." + name
+	out := Service{
+		Name: name, Image: s.Image, Platform: s.Platform, PullPolicy: s.PullPolicy,
+		ContainerName: s.ContainerName, Hostname: s.Hostname, Domainname: s.DomainName,
+		Entrypoint: command(s.Entrypoint), Command: command(s.Command),
+		Environment: environment(s.Environment), User: s.User, GroupAdd: list(s.GroupAdd),
+		WorkingDir: s.WorkingDir, TTY: s.Tty, StdinOpen: s.StdinOpen, Init: s.Init != nil && *s.Init,
+		Labels: filled(s.Labels), Annotations: filled(s.Annotations),
+		Mounts:     mounts(s),
+		Expose:     list(s.Expose),
+		ExtraHosts: extraHosts(s.ExtraHosts), Links: list(s.Links),
+		DNS: list(s.DNS), DNSSearch: list(s.DNSSearch), DNSOptions: list(s.DNSOpts), MACAddress: s.MacAddress,
+		Resources: l.resources(at, s), Ulimits: ulimits(s.Ulimits), ShmSize: int64(s.ShmSize),
+		OomScore: int(s.OomScoreAdj), CapAdd: list(s.CapAdd), CapDrop: list(s.CapDrop),
+		Privileged: s.Privileged, ReadOnly: s.ReadOnly, Devices: devices(s.Devices),
+		DeviceCgroupRules: list(s.DeviceCgroupRules), Sysctls: filled(s.Sysctls), SecurityOpt: list(s.SecurityOpt),
+		UsernsMode: s.UserNSMode, PidMode: s.Pid, IpcMode: s.Ipc, UtsMode: s.Uts,
+		CgroupMode: s.Cgroup, CgroupParent: s.CgroupParent, Runtime: s.Runtime,
+		StopSignal: s.StopSignal, StopGracePeriod: duration(s.StopGracePeriod),
+		Restart: restart(s), Healthcheck: healthcheck(s.HealthCheck), Logging: logging(s),
+		DependsOn: l.dependencies(s), Replicas: s.GetScale(), Profiles: list(s.Profiles),
+		Attach: s.Attach,
+	}
+	if s.Build != nil {
+		out.Build = &Build{Context: s.Build.Context, Dockerfile: s.Build.Dockerfile, Target: s.Build.Target}
+	}
+	for _, c := range s.Configs {
+		out.Configs = append(out.Configs, fileMount(types.FileReferenceConfig(c), "/"))
+	}
+	for _, c := range s.Secrets {
+		out.Secrets = append(out.Secrets, fileMount(types.FileReferenceConfig(c), "/run/secrets/"))
+	}
+	for _, p := range s.Ports {
+		if port, err := port(p); err == nil {
+			out.Ports = append(out.Ports, port)
+		}
+	}
+	l.networking(&out, s)
+	if d := s.Deploy; d != nil {
+		if d.Mode != "replicated" {
+			out.Mode = d.Mode
+		}
+		if d.EndpointMode != "vip" {
+			out.EndpointMode = d.EndpointMode
+		}
+		out.Update = l.updateConfig(at+".deploy.update_config", d.UpdateConfig)
+		out.Rollback = l.updateConfig(at+".deploy.rollback_config", d.RollbackConfig)
+	}
+	return out
+}
+
+// command keeps the difference between silent (nil) and empty.
+func command(c types.ShellCommand) *[]string {
+	if c == nil {
+		return nil
+	}
+	args := append([]string{}, c...)
+	return &args
+}
+
+// environment drops keys without a value: the loader found none to inherit.
+func environment(env types.MappingWithEquals) map[string]string {
+	var out map[string]string
+	for k, v := range env {
+		if v == nil {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string, len(env))
+		}
+		out[k] = *v
+	}
+	return out
+}
+
+func (l *loading) networking(out *Service, s types.ServiceConfig) {
+	switch mode := s.NetworkMode; {
+	case mode == "host", mode == "none", strings.HasPrefix(mode, types.ServicePrefix), strings.HasPrefix(mode, types.ContainerPrefix):
+		out.NetworkMode = mode
+		return
+	case mode != "":
+		// Docker's own bridge, or the name of a network: the nearest thing
+		// that has DNS and rolling replacement is the stack's network.
+		l.add(l.placed(Ignored, "services."+out.Name+".network_mode", "network_mode "+strconv.Quote(mode)+
+			" is not honoured: service "+out.Name+" joins the network default of the stack",
+			"use host, none, service:NAME, or name the network under networks"))
+		out.Networks = []Attachment{{Network: "default"}}
+		return
+	}
+	for key, n := range s.Networks {
+		a := Attachment{Network: key}
+		if n != nil {
+			a.Aliases, a.IPv4, a.IPv6 = list(n.Aliases), n.Ipv4Address, n.Ipv6Address
+			a.LinkLocalIPs, a.MAC, a.Priority = list(n.LinkLocalIPs), n.MacAddress, n.Priority
+			a.GwPriority, a.InterfaceName, a.DriverOpts = n.GatewayPriority, n.InterfaceName, filled(n.DriverOpts)
+		}
+		out.Networks = append(out.Networks, a)
+	}
+	slices.SortFunc(out.Networks, func(a, b Attachment) int { return cmp.Compare(a.Network, b.Network) })
+}
+
+// dependencies are depends_on and what the loader derived from links,
+// volumes_from and the service: modes. One that is optional and not in the
+// stack is left out.
+func (l *loading) dependencies(s types.ServiceConfig) []Dependency {
+	var out []Dependency
+	for name, d := range s.DependsOn {
+		if _, ok := l.project.Services[name]; !ok {
+			continue
+		}
+		out = append(out, Dependency{
+			Service: name, Condition: cmp.Or(d.Condition, DependsStarted), Required: d.Required, Restart: d.Restart,
+		})
+	}
+	slices.SortFunc(out, func(a, b Dependency) int { return cmp.Compare(a.Service, b.Service) })
+	return out
+}
+
+// restart takes `restart`, else deploy.restart_policy.
+func restart(s types.ServiceConfig) RestartPolicy {
+	if s.Restart != "" {
+		cond, max, _ := strings.Cut(s.Restart, ":")
+		n, _ := strconv.Atoi(max)
+		return RestartPolicy{Condition: cond, MaxAttempts: n}
+	}
+	if s.Deploy == nil || s.Deploy.RestartPolicy == nil {
+		return RestartPolicy{}
+	}
+	p := s.Deploy.RestartPolicy
+	out := RestartPolicy{Condition: RestartAlways}
+	switch p.Condition {
+	case "none":
+		out.Condition = RestartNo
+	case "on-failure":
+		out.Condition = RestartOnFailure
+	}
+	if p.MaxAttempts != nil {
+		out.MaxAttempts = int(min(*p.MaxAttempts, 1<<31-1))
+	}
+	if p.Delay != nil {
+		out.Delay = time.Duration(*p.Delay)
+	}
+	if p.Window != nil {
+		out.Window = time.Duration(*p.Window)
+	}
+	return out
+}
+
+func healthcheck(h *types.HealthCheckConfig) *Healthcheck {
+	if h == nil {
+		return nil
+	}
+	if h.Disable || (len(h.Test) > 0 && h.Test[0] == "NONE") {
+		return &Healthcheck{Disable: true}
+	}
+	value := func(d *types.Duration) time.Duration {
+		if d == nil {
+			return 0
+		}
+		return time.Duration(*d)
+	}
+	out := &Healthcheck{
+		Test: list(h.Test), Interval: value(h.Interval), Timeout: value(h.Timeout),
+		StartPeriod: value(h.StartPeriod), StartInterval: value(h.StartInterval),
+	}
+	if h.Retries != nil {
+		out.Retries = int(min(*h.Retries, 1<<31-1))
+	}
+	return out
+}
+
+func logging(s types.ServiceConfig) Logging {
+	if s.Logging == nil {
+		return Logging{}
+	}
+	return Logging{Driver: s.Logging.Driver, Options: filled(s.Logging.Options)}
+}
+
+func extraHosts(hosts types.HostsList) []string {
+	out := hosts.AsList("=")
+	if len(out) == 0 {
+		return nil
+	}
+	slices.Sort(out)
+	return out
+}
+
+func duration(d *types.Duration) *time.Duration {
+	if d == nil {
+		return nil
+	}
+	v := time.Duration(*d)
+	return &v
+}
+
+// updateConfig keeps silence apart from zero: the positions know which keys
+// the user wrote.
+func (l *loading) updateConfig(at string, u *types.UpdateConfig) *UpdateConfig {
+	if u == nil {
+		return nil
+	}
+	out := &UpdateConfig{FailureAction: u.FailureAction, MaxFailureRatio: float64(u.MaxFailureRatio), Order: u.Order}
+	if u.Parallelism != nil {
+		n := int(min(*u.Parallelism, 1<<31-1))
+		out.Parallelism = &n
+	}
+	if l.wrote(at + ".delay") {
+		out.Delay = duration(&u.Delay)
+	}
+	if l.wrote(at + ".monitor") {
+		out.Monitor = duration(&u.Monitor)
+	}
+	return out
+}

@@ -1,0 +1,292 @@
+package spec
+
+import (
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Attribute is one attribute of the Compose schema and what Berth does with
+// it.
+type Attribute struct {
+	// Path is a pattern: "*" stands for any key, "[]" for any list item.
+	Path string
+	// Honoured says that Berth does what the attribute asks.
+	Honoured bool
+	// Values, when not empty, are the only values that are honoured; a
+	// trailing "*" matches any rest.
+	Values []string
+	// Hint says what to do instead of an attribute or value that is not
+	// honoured.
+	Hint string
+}
+
+// group is a row of the table: attributes that share their fate. A name is
+// relative to under; "." is under itself.
+type group struct {
+	under   string
+	names   string
+	ignored bool
+	values  []string
+	hint    string
+}
+
+// table is the single source of what is honoured: the linter, the schema walk
+// and the documentation of Compose support are made from it. Everything the
+// Compose schema knows is in here; a test holds it to that.
+var table = []group{
+	{under: "", names: "name version include services networks volumes configs secrets"},
+	{under: "include.[]", names: "env_file path project_directory"},
+	{
+		under: "models", names: ". * *.context_size *.model *.name *.runtime_flags", ignored: true,
+		hint: "run the model in a service of its own",
+	},
+	{
+		under: "jobs", names: ". *", ignored: true,
+		hint: "a service that others wait for with service_completed_successfully runs once per revision",
+	},
+
+	{under: "services.*", names: `. annotations annotations.* attach cap_add cap_drop command container_name
+		cpu_period cpu_quota cpu_shares cpus cpuset device_cgroup_rules dns dns_opt dns_search domainname
+		entrypoint environment environment.* expose extra_hosts extra_hosts.* group_add hostname image init
+		labels labels.* label_file links mem_limit mem_reservation mem_swappiness memswap_limit network_mode
+		oom_score_adj pids_limit platform privileged profiles pull_policy read_only restart scale security_opt
+		shm_size stdin_open stop_grace_period stop_signal sysctls sysctls.* tmpfs tty user working_dir`},
+	{under: "services.*.env_file", names: ". [].format [].path [].required"},
+	{under: "services.*.extends", names: ". file service"},
+	{under: "services.*.depends_on", names: ". * *.condition *.required *.restart"},
+	{under: "services.*.devices", names: ". [].permissions [].source [].target"},
+	{under: "services.*.healthcheck", names: ". disable interval retries start_interval start_period test timeout"},
+	{under: "services.*.configs", names: ". [].gid [].mode [].source [].target [].uid"},
+	{under: "services.*.secrets", names: ". [].gid [].mode [].source [].target [].uid"},
+	{under: "services.*.ports", names: ". [].app_protocol [].host_ip [].mode [].name [].protocol [].published [].target"},
+	{under: "services.*.ulimits", names: ". * *.hard *.soft"},
+	{
+		under: "services.*.logging", names: ". options options.*",
+	},
+	{
+		under: "services.*.logging.driver", names: ".", values: []string{"json-file", "local", "none"},
+		hint: "logs are kept in Berth's own rotated files; read them with `berth logs`",
+	},
+	{under: "services.*.networks", names: `. * *.aliases *.gw_priority *.interface_name *.ipv4_address *.ipv6_address
+		*.mac_address *.priority`},
+	{
+		under: "services.*.networks.*", names: "driver_opts driver_opts.* link_local_ips use_service_name_alias", ignored: true,
+		hint: "remove it",
+	},
+	{under: "services.*.volumes", names: `. [].bind [].bind.create_host_path [].bind.propagation [].read_only [].source
+		[].target [].tmpfs [].tmpfs.mode [].tmpfs.size [].volume [].volume.nocopy [].volume.subpath`},
+	{
+		under: "services.*.volumes.[].type", names: ".", values: []string{"volume", "bind", "tmpfs"},
+		hint: "use a volume, a bind or a tmpfs",
+	},
+	{
+		under: "services.*.volumes.[]", names: "consistency bind.selinux bind.recursive", ignored: true,
+		hint: "remove it",
+	},
+	{
+		under: "services.*.volumes.[]", names: "volume.labels volume.labels.*", ignored: true,
+		hint: "write labels at the top level, under volumes",
+	},
+	{
+		under: "services.*.volumes.[]", names: "image image.subpath", ignored: true,
+		hint: "copy the files from an image with a service that runs once",
+	},
+
+	{under: "services.*.deploy", names: `. endpoint_mode replicas resources resources.limits resources.limits.cpus
+		resources.limits.memory resources.limits.pids restart_policy restart_policy.condition restart_policy.delay
+		restart_policy.max_attempts restart_policy.window`},
+	{
+		under: "services.*.deploy.mode", names: ".", values: []string{"replicated"},
+		hint: "use mode replicated with replicas",
+	},
+	{
+		under: "services.*.deploy", names: "labels labels.*", ignored: true,
+		hint: "write them under labels of the service",
+	},
+	{
+		under: "services.*.deploy.placement", names: ". constraints max_replicas_per_node preferences preferences.[].spread",
+		ignored: true, hint: "the stack runs on this machine",
+	},
+	{
+		under: "services.*.deploy.resources.reservations", names: `. cpus devices devices.[].capabilities devices.[].count
+			devices.[].device_ids devices.[].driver devices.[].options devices.[].options.* generic_resources
+			generic_resources.[].discrete_resource_spec generic_resources.[].discrete_resource_spec.kind
+			generic_resources.[].discrete_resource_spec.value memory`,
+		ignored: true, hint: "limits are honoured: resources.limits",
+	},
+	{
+		under: "services.*.deploy.update_config", names: ". delay failure_action max_failure_ratio monitor order parallelism",
+		ignored: true, hint: "tasks are replaced one at a time",
+	},
+	{
+		under: "services.*.deploy.rollback_config", names: ". delay failure_action max_failure_ratio monitor order parallelism",
+		ignored: true, hint: "remove it",
+	},
+
+	{
+		under: "services.*.build", names: `. additional_contexts additional_contexts.* args args.* cache_from cache_to context
+			dockerfile dockerfile_inline entitlements extra_hosts extra_hosts.* isolation labels labels.* network no_cache
+			no_cache_filter platforms privileged provenance pull sbom secrets secrets.[].gid secrets.[].mode
+			secrets.[].source secrets.[].target secrets.[].uid shm_size ssh ssh.* tags target ulimits ulimits.*
+			ulimits.*.hard ulimits.*.soft`,
+		ignored: true, hint: "build the image elsewhere and name it with image, or bring it in with `berth image load`",
+	},
+	{
+		under: "services.*.develop", names: `. watch watch.[].action watch.[].exec watch.[].exec.command
+			watch.[].exec.environment watch.[].exec.environment.* watch.[].exec.privileged watch.[].exec.user
+			watch.[].exec.working_dir watch.[].ignore watch.[].include watch.[].initial_sync watch.[].path
+			watch.[].target`,
+		ignored: true, hint: "mount the source folder with a bind",
+	},
+	{
+		under: "services.*.post_start", names: `. [].command [].environment [].environment.* [].privileged [].user
+			[].working_dir`,
+		ignored: true, hint: "run the command from the image's entrypoint",
+	},
+	{
+		under: "services.*.pre_stop", names: ". [].command [].environment [].environment.* [].privileged [].user [].working_dir",
+		ignored: true, hint: "handle the stop signal in the container; stop_grace_period gives it time",
+	},
+	{
+		under: "services.*.pre_start", names: ".", ignored: true,
+		hint: "use a service that this one waits for with service_completed_successfully",
+	},
+	{
+		under: "services.*.provider", names: ". options options.* type", ignored: true,
+		hint: "start what the provider gives yourself",
+	},
+	{
+		under: "services.*.models", names: ". * *.endpoint_var *.model_var", ignored: true,
+		hint: "pass the model's address in environment",
+	},
+	{
+		under: "services.*.gpus", names: ". [].capabilities [].count [].device_ids [].driver [].options [].options.*",
+		ignored: true, hint: "pass the device files with devices",
+	},
+	{
+		under: "services.*.blkio_config", names: `. device_read_bps device_read_bps.[].path device_read_bps.[].rate
+			device_read_iops device_read_iops.[].path device_read_iops.[].rate device_write_bps device_write_bps.[].path
+			device_write_bps.[].rate device_write_iops device_write_iops.[].path device_write_iops.[].rate weight
+			weight_device weight_device.[].path weight_device.[].weight`,
+		ignored: true, hint: "remove it",
+	},
+	{
+		under: "services.*.credential_spec", names: ". config file registry", ignored: true,
+		hint: "remove it: it is for Windows",
+	},
+	{
+		under: "services.*", names: "cpu_count cpu_percent isolation", ignored: true,
+		hint: "remove it: it is for Windows; cpus limits the processors",
+	},
+	{
+		under: "services.*", names: "cpu_rt_period cpu_rt_runtime", ignored: true,
+		hint: "use cpu_shares or cpus",
+	},
+	{under: "services.*", names: "oom_kill_disable", ignored: true, hint: "use oom_score_adj"},
+	{under: "services.*", names: "storage_opt", ignored: true, hint: "remove it"},
+	{under: "services.*", names: "runtime", ignored: true, hint: "Berth takes crun or runc, whichever works here"},
+	{under: "services.*", names: "cgroup_parent", ignored: true, hint: "limit the service with cpus and mem_limit"},
+	{under: "services.*", names: "umask", ignored: true, hint: "set it in the image's entrypoint"},
+	{under: "services.*", names: "use_api_socket", ignored: true, hint: "there is no Docker socket to pass"},
+	{under: "services.*", names: "pull_refresh_after", ignored: true, hint: "use pull_policy"},
+	{under: "services.*", names: "external_links", ignored: true, hint: "join the other stack's network as an external one"},
+	{under: "services.*", names: "mac_address", ignored: true, hint: "write it under networks.NAME.mac_address"},
+	{
+		under: "services.*", names: "volumes_from", ignored: true,
+		hint: "name the volume at the top level and mount it in both services",
+	},
+	{under: "services.*.userns_mode", names: ".", values: []string{"host", ""}, hint: "containers share the host's user ids"},
+	{under: "services.*.pid", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
+	{under: "services.*.ipc", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
+	{under: "services.*.uts", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
+	{under: "services.*.cgroup", names: ".", values: []string{"host", "private", ""}, hint: "use host or private"},
+
+	{under: "networks", names: `* *.attachable *.driver_opts *.enable_ipv4 *.enable_ipv6 *.external *.external.name
+		*.internal *.ipam *.ipam.config *.ipam.config.[].gateway *.ipam.config.[].ip_range *.ipam.config.[].subnet
+		*.labels *.labels.* *.name`},
+	{
+		under: "networks.*.driver", names: ".", values: []string{"bridge", "default", ""},
+		hint: "the network is made as a bridge",
+	},
+	{under: "networks.*.driver_opts", names: "*", ignored: true, hint: "remove it; com.docker.network.driver.mtu is honoured"},
+	{
+		under: "networks.*.ipam.driver", names: ".", values: []string{"default", ""},
+		hint: "addresses are given out by Berth",
+	},
+	{
+		under: "networks.*.ipam", names: "options options.* config.[].aux_addresses config.[].aux_addresses.*", ignored: true,
+		hint: "keep addresses free with ip_range",
+	},
+
+	{under: "volumes", names: "* *.external *.external.name *.labels *.labels.* *.name"},
+	{under: "volumes.*.driver", names: ".", values: []string{"local", "default", ""}, hint: "the volume is made as a local folder"},
+	{
+		under: "volumes.*.driver_opts", names: ". *", ignored: true,
+		hint: "mount it on the host, for example in /etc/fstab, and use a bind",
+	},
+
+	{under: "configs", names: "* *.content *.environment *.file *.labels *.labels.* *.name"},
+	{under: "secrets", names: "* *.environment *.file *.labels *.labels.* *.name"},
+	{under: "configs.*.external", names: ". name", values: []string{"false"}, hint: "give it with file, environment or content"},
+	{under: "secrets.*.external", names: ". name", values: []string{"false"}, hint: "give it with file or environment"},
+	{under: "configs.*", names: "template_driver", ignored: true, hint: "write the variables as ${NAME} in content"},
+	{
+		under: "secrets.*", names: "driver driver_opts driver_opts.* template_driver", ignored: true,
+		hint: "give it with file or environment",
+	},
+}
+
+// honouredDriverOpts are the driver_opts of a network that are honoured.
+var honouredDriverOpts = []string{"com.docker.network.driver.mtu", "mtu"}
+
+// notInJob and notInHook are the attributes of a service that a job and a
+// pre_start hook have not; the schema builds the three from common parts.
+const (
+	notInJob = "attach container_name deploy develop extends external_links links post_start pre_start pre_stop " +
+		"provider restart scale"
+	notInHook = notInJob + " build depends_on expose healthcheck ports profiles stdin_open tty"
+)
+
+// Support lists every attribute of the Compose schema, sorted by path.
+func Support() []Attribute {
+	out := slices.Clone(support())
+	for i := range out {
+		out[i].Values = slices.Clone(out[i].Values)
+	}
+	return out
+}
+
+var support = sync.OnceValue(func() []Attribute {
+	var out []Attribute
+	add := func(g group, path string) {
+		out = append(out, Attribute{Path: path, Honoured: !g.ignored, Values: g.values, Hint: g.hint})
+	}
+	var service []string
+	for _, g := range table {
+		for _, name := range strings.Fields(g.names) {
+			path := strings.Trim(strings.TrimSuffix(g.under+"."+name, "."), ".")
+			add(g, path)
+			if rest, ok := strings.CutPrefix(path, "services.*."); ok {
+				service = append(service, rest)
+			}
+		}
+	}
+	mirror := func(under, without string, own ...string) {
+		drop := strings.Fields(without)
+		for _, rest := range service {
+			if top, _, _ := strings.Cut(rest, "."); !slices.Contains(drop, top) {
+				add(group{ignored: true}, under+"."+rest)
+			}
+		}
+		for _, name := range own {
+			add(group{ignored: true}, under+"."+name)
+		}
+	}
+	mirror("services.*.pre_start.[]", notInHook, "per_replica")
+	mirror("jobs.*", notInJob, "pre_start", "triggers", "triggers.manual", "triggers.schedule",
+		"triggers.schedule.[].concurrency", "triggers.schedule.[].cron", "triggers.schedule.[].missed_fires",
+		"triggers.schedule.[].timezone")
+	slices.SortFunc(out, func(a, b Attribute) int { return strings.Compare(a.Path, b.Path) })
+	return out
+})
