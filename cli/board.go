@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"berth/api"
+)
+
+// board is the state that a stream of Progress has told so far. The plain and
+// the live renderer both read it.
+type board struct {
+	title    string
+	services []*serviceRow
+	pulls    []*pullRow
+}
+
+// serviceRow is a service with the time of its last news, from which the
+// live renderer counts on.
+type serviceRow struct {
+	api.ServiceStatus
+	heard time.Time
+}
+
+// pullRow is an image being pulled.
+type pullRow struct {
+	reference string
+	status    string // of the whole image, once known
+	layers    []*api.PullProgress
+	began     time.Time
+	ended     time.Time
+}
+
+func (b *board) service(s api.ServiceStatus, now time.Time) *serviceRow {
+	for _, row := range b.services {
+		if row.Service == s.Service {
+			row.ServiceStatus, row.heard = s, now
+			return row
+		}
+	}
+	row := &serviceRow{ServiceStatus: s, heard: now}
+	b.services = append(b.services, row)
+	return row
+}
+
+func (b *board) pull(p api.PullProgress, now time.Time) *pullRow {
+	var row *pullRow
+	for _, r := range b.pulls {
+		if r.reference == p.Reference {
+			row = r
+		}
+	}
+	if row == nil {
+		row = &pullRow{reference: p.Reference, began: now}
+		b.pulls = append(b.pulls, row)
+	}
+	if p.Layer == "" {
+		row.status = p.Status
+		if row.over() && row.ended.IsZero() {
+			row.ended = now
+		}
+		return row
+	}
+	for _, l := range row.layers {
+		if l.Layer == p.Layer {
+			if p.Total == 0 {
+				p.Total = l.Total // a finished layer no longer says how large it was
+			}
+			*l = p
+			return row
+		}
+	}
+	row.layers = append(row.layers, &p)
+	return row
+}
+
+// over says that the pull has ended.
+func (r *pullRow) over() bool { return r.status == "done" || r.status == "exists" }
+
+// text says how far the pull is.
+func (r *pullRow) text() string {
+	var current, total int64
+	ready := 0
+	for _, l := range r.layers {
+		total += l.Total
+		switch l.Status {
+		case "done":
+			current += l.Total
+			ready++
+		case "exists":
+			ready++
+		case "unpacking":
+			current += l.Total
+		default:
+			current += l.Current
+		}
+	}
+	switch {
+	case r.status == "exists":
+		return "is here already"
+	case r.over() && total == 0:
+		return "pulled in " + seconds(r.ended.Sub(r.began))
+	case r.over():
+		return fmt.Sprintf("pulled, %s in %s", size(total), seconds(r.ended.Sub(r.began)))
+	case len(r.layers) == 0:
+		return "pulling"
+	}
+	return fmt.Sprintf("pulling, %s of %s, %d of %d layers", size(current), size(total), ready, len(r.layers))
+}
+
+// active are the layers that are being fetched or unpacked.
+func (r *pullRow) active() []*api.PullProgress {
+	var active []*api.PullProgress
+	for _, l := range r.layers {
+		if l.Status == "downloading" || l.Status == "unpacking" {
+			active = append(active, l)
+		}
+	}
+	return active
+}
+
+// settled says that nothing more is expected of the service.
+func (r *serviceRow) settled() bool {
+	switch r.Phase {
+	case api.PhaseReady:
+		return r.Old == 0 && r.Updated >= r.Replicas
+	case api.PhaseCompleted, api.PhaseFailed, api.PhaseStopped, api.PhaseRemoved:
+		return true
+	}
+	return false
+}
+
+// text is what the service's line says, without how long it took, and the
+// style of it.
+func (r *serviceRow) text() (string, Style) {
+	reason := Escape(r.Reason)
+	counts := fmt.Sprintf("%d of %d ready", r.Ready, r.Replicas)
+	if r.Old > 0 {
+		counts = fmt.Sprintf("%d of %d new, %d ready", r.Updated, r.Replicas, r.Ready)
+	}
+	switch r.Phase {
+	case api.PhaseWaiting:
+		if reason == "" {
+			return "waiting", Dim
+		}
+		return reason, Dim
+	case api.PhaseStarting:
+		return joinReason(counts, reason), Plain
+	case api.PhaseReady:
+		if !r.settled() {
+			return joinReason(counts, reason), Plain
+		}
+		if r.Change == "" {
+			return "✓ ready", Good
+		}
+		return "✓ " + Escape(r.Change), Good
+	case api.PhaseCompleted:
+		return "✓ completed", Good
+	case api.PhaseFailing, api.PhaseFailed:
+		return joinReason("✗ "+r.Phase, reason), Bad
+	case api.PhaseStopping:
+		return joinReason("stopping", reason), Dim
+	}
+	return joinReason(Escape(r.Phase), reason), Dim
+}
+
+// line is text with the time: what it took, or has taken so far.
+func (r *serviceRow) line(now time.Time) (string, Style) {
+	text, style := r.text()
+	switch {
+	case r.Elapsed <= 0, r.Change == "unchanged":
+	case r.settled():
+		text += " in " + seconds(r.Elapsed)
+	case now.Sub(r.heard)+r.Elapsed >= time.Second:
+		text += "  " + seconds((now.Sub(r.heard) + r.Elapsed).Truncate(time.Second))
+	}
+	return text, style
+}
+
+// seconds is a short time span: "1.9 s", "2 min 5 s".
+func seconds(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		if d%time.Second == 0 {
+			return fmt.Sprintf("%d s", d/time.Second)
+		}
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	}
+	return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+// size is a number of bytes: "56.2MB".
+func size(n int64) string { return units.HumanSize(float64(n)) }

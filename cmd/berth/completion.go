@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"berth/api"
+	"berth/spec"
+)
+
+// completionLimit bounds how long the shell waits for a completion.
+const completionLimit = 2 * time.Second
+
+// complete runs a completion. It never starts an agent and never fails: what
+// it can't find out it does not offer.
+func (a *app) complete(cmd *cobra.Command, find func(ctx context.Context, client *api.Client) []string) ([]string, cobra.ShellCompDirective) {
+	if err := a.global.resolve(); err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	parent := cmd.Context()
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(parent, completionLimit)
+	defer cancel()
+	client := a.dial()
+	defer client.Close()
+	return find(ctx, client), cobra.ShellCompDirectiveNoFileComp
+}
+
+// without leaves out what is on the command line already.
+func without(names, typed []string, toComplete string) []string {
+	var left []string
+	for _, name := range names {
+		if strings.HasPrefix(name, toComplete) && (len(typed) == 0 || !wanted(typed, name)) {
+			left = append(left, name)
+		}
+	}
+	return left
+}
+
+// completeServices offers the services of the Compose file or, without one,
+// of the stack that runs.
+func (a *app) completeServices(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, client *api.Client) []string {
+		return without(a.serviceNames(ctx, client), args, toComplete)
+	})
+}
+
+func (a *app) serviceNames(ctx context.Context, client *api.Client) []string {
+	var names []string
+	if o, err := a.options(); err == nil {
+		if result, err := spec.Load(ctx, o); err == nil && result.Stack != nil {
+			for name := range result.Stack.Services {
+				names = append(names, name)
+			}
+			return names
+		}
+	}
+	name, err := a.stackName(ctx)
+	if err != nil {
+		return nil
+	}
+	stack, err := client.Stack(ctx, name)
+	if err != nil {
+		return nil
+	}
+	for _, s := range stack.Services {
+		names = append(names, s.Service)
+	}
+	return names
+}
+
+// completeExec offers services, then what the shell knows of commands.
+func (a *app) completeExec(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeServices(cmd, args, toComplete)
+}
+
+// completeStacks offers the stacks that the agent has, for -p.
+func (a *app) completeStacks(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, client *api.Client) []string {
+		stacks, err := client.Stacks(ctx)
+		if err != nil {
+			return nil
+		}
+		var names []string
+		for _, s := range stacks {
+			names = append(names, s.Name)
+		}
+		return without(names, nil, toComplete)
+	})
+}
+
+// completeTasks offers the containers of all stacks, by name.
+func (a *app) completeTasks(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, client *api.Client) []string {
+		stacks, err := client.Stacks(ctx)
+		if err != nil {
+			return nil
+		}
+		var names []string
+		for _, s := range stacks {
+			status, err := client.Stack(ctx, s.Name)
+			if err != nil {
+				continue
+			}
+			for _, t := range status.Tasks {
+				names = append(names, t.Name)
+			}
+		}
+		return without(names, args, toComplete)
+	})
+}
+
+func (a *app) completeImages(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, client *api.Client) []string {
+		images, err := client.Images(ctx)
+		if err != nil {
+			return nil
+		}
+		var refs []string
+		for _, image := range images {
+			refs = append(refs, image.References...)
+		}
+		return without(refs, args, toComplete)
+	})
+}
+
+func (a *app) completeVolumes(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, client *api.Client) []string {
+		volumes, err := client.Volumes(ctx, "")
+		if err != nil {
+			return nil
+		}
+		var names []string
+		for _, v := range volumes {
+			names = append(names, v.Name)
+		}
+		return without(names, args, toComplete)
+	})
+}
+
+func (a *app) completeNetworks(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, client *api.Client) []string {
+		networks, err := client.Networks(ctx, "")
+		if err != nil {
+			return nil
+		}
+		var names []string
+		for _, n := range networks {
+			names = append(names, n.Name)
+		}
+		return without(names, args, toComplete)
+	})
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"berth/spec"
+)
+
+type lintOptions struct {
+	strict bool
+	format string
+}
+
+func newLint(a *app) *cobra.Command {
+	var o lintOptions
+	cmd := &cobra.Command{
+		Use:   "lint",
+		Short: "Check the Compose file",
+		Long: `Check the Compose file: mistakes, warnings, and attributes that Berth
+does not honour, each with its place. No agent is needed.
+
+With --format json it prints {"errors":[…],"warnings":[…],"ignored":[…]}.` + exitStatus(
+			"1    the file has errors; with --strict also warnings or ignored",
+			"     attributes"),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.lint(cmd.Context(), o) },
+	}
+	cmd.Flags().BoolVar(&o.strict, "strict", false, "take warnings and ignored attributes for errors")
+	cmd.Flags().StringVar(&o.format, "format", formatText, "text or json")
+	return cmd
+}
+
+func (a *app) lint(ctx context.Context, o lintOptions) error {
+	if err := checkFormat(o.format, formatText, formatJSON); err != nil {
+		return err
+	}
+	options, err := a.options()
+	if err != nil {
+		return err
+	}
+	result, err := spec.Load(ctx, options)
+	if err != nil {
+		return err
+	}
+	found := result.Diagnostics
+	if o.format == formatJSON {
+		text, err := found.JSON()
+		if err != nil {
+			return err
+		}
+		if _, err := a.stdout.Write(text); err != nil {
+			return err
+		}
+	} else {
+		screen := a.out()
+		if err := found.Format(screen, screen.Colour); err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			fmt.Fprintln(screen, "no findings")
+		}
+	}
+	if found.Errors() || o.strict && len(found) > 0 {
+		return exit{code: exitError}
+	}
+	return nil
+}

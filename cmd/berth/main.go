@@ -1,0 +1,29 @@
+// Command berth runs Compose stacks. It loads the Compose file where the user
+// stands, sends the resolved stack to the agent (berthd), and shows what
+// happens. It starts an agent if none listens.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() { os.Exit(run()) }
+
+// run is main with its exit code. The first interrupt or SIGTERM ends the
+// context; the second one ends the process.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	cmd := newRoot(a)
+	cmd.SetArgs(os.Args[1:])
+	return a.report(ctx, cmd.ExecuteContext(ctx))
+}
