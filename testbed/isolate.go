@@ -29,17 +29,22 @@ func Isolated() bool { return os.Getenv(isolatedEnv) != "" }
 //
 //	func TestMain(m *testing.M) { testbed.Main(m) }
 func Main(m *testing.M) {
-	if Isolated() {
-		if err := enter(); err != nil {
-			fmt.Fprintln(os.Stderr, "testbed:", err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
+	if os.Geteuid() == 0 {
+		Isolate()
 	}
-	if os.Geteuid() != 0 {
-		os.Exit(m.Run())
+	os.Exit(m.Run())
+}
+
+// Isolate is Main for a program that is not a test: it returns inside the
+// namespaces, in a new process. It needs root.
+func Isolate() {
+	if !Isolated() {
+		os.Exit(reexec())
 	}
-	os.Exit(reexec())
+	if err := enter(); err != nil {
+		fmt.Fprintln(os.Stderr, "testbed:", err)
+		os.Exit(1)
+	}
 }
 
 // NeedKernel skips t unless it may create links, mounts and containers.
@@ -110,11 +115,8 @@ func enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	// crun 1.8 refuses a hybrid cgroup hierarchy; without the v2 half it is
-	// plain v1.
-	err := unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmount the unified cgroup hierarchy: %w", err)
+	if err := legacyCgroups(); err != nil {
+		return err
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -122,6 +124,24 @@ func enter() error {
 	}
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}
+
+// legacyCgroups hides the v2 half of a hybrid cgroup hierarchy, which crun 1.8
+// refuses. What is left is plain v1. crun still makes folders where that half
+// was: they go into a tmpfs that ends with the namespace.
+func legacyCgroups() error {
+	const unified = "/sys/fs/cgroup/unified"
+	var fs unix.Statfs_t
+	if err := unix.Statfs(unified, &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return nil //nolint:nilerr // not a hybrid hierarchy: nothing to hide
+	}
+	if err := unix.Unmount(unified, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount the unified cgroup hierarchy: %w", err)
+	}
+	if err := unix.Mount("tmpfs", unified, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755,size=16m"); err != nil {
+		return fmt.Errorf("mount a tmpfs over the unified cgroup hierarchy: %w", err)
 	}
 	return nil
 }
