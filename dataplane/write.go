@@ -1,0 +1,54 @@
+package dataplane
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/google/renameio/v2"
+)
+
+// Version is the snapshot format that this package reads and writes.
+const Version = 1
+
+// errVersion says that a snapshot is of another format: one dataplane is
+// newer than the other's agent. What was in force stays.
+var errVersion = errors.New("unknown snapshot version")
+
+// Write puts s in place of the file at path in one step, and only if that
+// changes it: a dataplane is never woken for nothing. Equal snapshots are
+// equal bytes.
+func Write(path string, s Snapshot) error {
+	if s.Version == 0 {
+		s.Version = Version
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode dataplane snapshot: %w", err)
+	}
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, b) {
+		return nil
+	}
+	if err := renameio.WriteFile(path, b, 0o600); err != nil {
+		return fmt.Errorf("write dataplane snapshot: %w", err)
+	}
+	return nil
+}
+
+// Read reads the snapshot at path.
+func Read(path string) (Snapshot, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read dataplane snapshot: %w", err)
+	}
+	var s Snapshot
+	if err := json.Unmarshal(b, &s); err != nil {
+		return Snapshot{}, fmt.Errorf("decode dataplane snapshot %s: %w", path, err)
+	}
+	if s.Version != Version {
+		return Snapshot{}, fmt.Errorf("decode dataplane snapshot %s: %w %d", path, errVersion, s.Version)
+	}
+	return s, nil
+}
