@@ -65,8 +65,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(s.contentDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open secrets: %w", err)
 	}
-	// 0711: the tmpfs below must be in reach of a container's users when bound.
-	if err := os.MkdirAll(cfg.Run, 0o711); err != nil {
+	if err := os.MkdirAll(cfg.Run, 0o700); err != nil {
 		return nil, fmt.Errorf("open secrets: %w", err)
 	}
 	if err := s.loadIdentity(); err != nil {

@@ -42,14 +42,14 @@ type Store struct {
 	mu   sync.Mutex
 }
 
-// Open prepares the folder, 0701: a container's users pass through it, the
-// host's can't list it.
+// Open prepares the folder, 0700: a setuid file that a container put into a
+// volume must not be in reach of the host's users.
 func Open(root string) (*Store, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
-	if err := os.MkdirAll(root, 0o701); err != nil {
+	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
 	return &Store{root: root}, nil
