@@ -70,6 +70,8 @@ type Containers interface {
 	// every few seconds.
 	RotateLogs(ctx context.Context) error
 	Stats(ctx context.Context, id string) (runtime.Stats, error)
+	// Name is the OCI runtime in use and its path.
+	Name() (name, path string)
 	Close() error
 }
 
@@ -98,6 +100,8 @@ type Networks interface {
 	Changed() <-chan struct{}
 	// Sweep removes namespaces, links and bridges that belong to no id.
 	Sweep(ctx context.Context, networkIDs, taskIDs map[string]bool) error
+	// Bridge is the name of a network's bridge.
+	Bridge(networkID string) string
 	// Flows counts the conntrack flows to each backend address.
 	Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error)
 	// Teardown removes the table, the rule guard and nothing else.
@@ -109,6 +113,8 @@ type Networks interface {
 type Secrets interface {
 	// Put stores content (at most 1 MiB) and returns its keyed digest.
 	Put(content []byte) (digest string, err error)
+	// Digest is what Put would return; nothing is stored.
+	Digest(content []byte) string
 	Get(digest string) ([]byte, error)
 	// Deliver mounts a tmpfs for taskID holding files and returns its path,
 	// mode 0711, read-only once filled. Idempotent: it replaces what is there.

@@ -98,8 +98,11 @@ type Task struct {
 // Observed is one look at the machine.
 type Observed struct {
 	Tasks []Task
-	// Networks that exist, by full name.
+	// Networks of the stack that exist, by full name.
 	Networks map[string]bool
+	// Idle are networks of the stack that it does not want any more and that
+	// no task uses.
+	Idle []string
 }
 
 func (t *Task) live() bool { return t.State != TaskExited }

@@ -48,6 +48,9 @@ func PlanStack(want Stack, seen Observed, now time.Time) *Plan {
 			p.unwanted(name)
 		}
 	}
+	for _, n := range seen.Idle {
+		p.act(Action{Kind: RemoveNetwork, Target: n, Cause: "no longer in the file"})
+	}
 	return p.plan
 }
 

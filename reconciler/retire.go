@@ -113,10 +113,8 @@ func (p *planner) remove() {
 		return
 	}
 	var after []int
-	for _, n := range slices.Sorted(slices.Values(p.want.Networks)) {
-		if p.seen.Networks[n] {
-			after = append(after, p.act(Action{Kind: RemoveNetwork, Target: n, Cause: "the stack is removed"}))
-		}
+	for _, n := range slices.Sorted(maps.Keys(p.seen.Networks)) {
+		after = append(after, p.act(Action{Kind: RemoveNetwork, Target: n, Cause: "the stack is removed"}))
 	}
 	p.act(Action{Kind: RemoveStack, Target: p.want.Name, Cause: "nothing of it is left", After: after})
 }

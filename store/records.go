@@ -19,6 +19,11 @@ type Stack struct {
 	Stopped map[string]bool `json:"stopped,omitempty"`
 	// Epochs count the explicit restarts of a service.
 	Epochs map[string]int `json:"epochs,omitempty"`
+	// Renewals count the times that a service asked for fresh anonymous
+	// volumes.
+	Renewals map[string]int `json:"renewals,omitempty"`
+	// StopTimeout replaces the grace of the newest stop, if it gave one.
+	StopTimeout *time.Duration `json:"stop_timeout,omitempty"`
 	// Ports are host ports taken for a service's ranges and unfixed ports, by
 	// "service/index".
 	Ports map[string]uint16 `json:"ports,omitempty"`

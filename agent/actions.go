@@ -1,0 +1,218 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"berth/reconciler"
+	"berth/runtime"
+	"berth/store"
+)
+
+// do carries one action out. Every action is idempotent: after a crash the
+// next plan may ask for it again.
+func (a *Agent) do(ctx context.Context, plan *reconciler.Plan, act reconciler.Action) error {
+	switch act.Kind {
+	case reconciler.EnsureNetwork:
+		return a.ensureNetwork(ctx, act.Target)
+	case reconciler.RemoveNetwork:
+		return a.removeNetwork(ctx, act.Target)
+	case reconciler.RemoveStack:
+		return a.removeStack(ctx, act.Target)
+	}
+	t := a.w.task(act.Target)
+	if t == nil {
+		return nil
+	}
+	switch act.Kind {
+	case reconciler.PublishTask:
+		return a.publish(ctx, t)
+	case reconciler.WithdrawTask:
+		return a.withdraw(ctx, t)
+	case reconciler.UpdateTask:
+		return a.updateTask(ctx, plan, t)
+	case reconciler.StopTask:
+		return a.stopTask(ctx, t)
+	case reconciler.KillTask:
+		return a.killTask(ctx, t)
+	case reconciler.RemoveTask:
+		return a.removeTask(ctx, t)
+	}
+	return fmt.Errorf("unknown action %d", act.Kind)
+}
+
+// publish puts t into the VIP map and DNS and returns when both are in force.
+func (a *Agent) publish(ctx context.Context, t *store.Task) error {
+	a.w.note(t.ID, func(t *store.Task) { t.Published, t.Withdrawn = true, time.Time{} })
+	if err := a.traffic.sync(ctx); err != nil {
+		return fmt.Errorf("publish %s: %w", t.Name(), err)
+	}
+	a.events.task(t, "publish", "")
+	return nil
+}
+
+// withdraw takes t out of both; established connections go on.
+func (a *Agent) withdraw(ctx context.Context, t *store.Task) error {
+	a.w.note(t.ID, func(t *store.Task) { t.Published = false })
+	if err := a.traffic.sync(ctx); err != nil {
+		return fmt.Errorf("withdraw %s: %w", t.Name(), err)
+	}
+	a.w.note(t.ID, func(t *store.Task) { t.Withdrawn = time.Now() })
+	a.events.task(t, "withdraw", "")
+	return nil
+}
+
+func (a *Agent) updateTask(ctx context.Context, plan *reconciler.Plan, t *store.Task) error {
+	v := a.w.view()
+	s, r := v.stacks[plan.Stack], v.revisions[plan.Stack]
+	if s == nil {
+		return nil
+	}
+	svc, ok := r.Stack.Services[t.Service]
+	if !ok {
+		return nil
+	}
+	if err := a.containers.Update(ctx, t.ID, resources(svc.Resources)); err != nil {
+		return fmt.Errorf("update the limits of %s: %w", t.Name(), err)
+	}
+	digest := a.derive(v, s, r).inPlace[t.Service]
+	a.w.note(t.ID, func(t *store.Task) { t.InPlace, t.Spec.Resources = digest, svc.Resources })
+	a.events.task(t, "update", "")
+	return nil
+}
+
+// stopSignal of a task: the service's, the image's, SIGTERM.
+func (a *Agent) stopSignal(t *store.Task) runtime.Signal {
+	name := t.Spec.StopSignal
+	if name == "" {
+		if img, err := a.images.Resolve(t.Digest); err == nil {
+			name = img.Config.StopSignal
+		}
+	}
+	if name == "" {
+		return unix.SIGTERM
+	}
+	sig, err := runtime.ParseSignal(name)
+	if err != nil {
+		return unix.SIGTERM
+	}
+	return sig
+}
+
+func (a *Agent) stopTask(ctx context.Context, t *store.Task) error {
+	a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Now() })
+	if t.State == store.StatePaused {
+		if err := a.containers.Resume(ctx, t.ID); err != nil {
+			return fmt.Errorf("stop %s: %w", t.Name(), err)
+		}
+	}
+	return a.signal(ctx, t, a.stopSignal(t))
+}
+
+func (a *Agent) killTask(ctx context.Context, t *store.Task) error {
+	a.w.note(t.ID, func(t *store.Task) { t.Killed = true })
+	return a.signal(ctx, t, unix.SIGKILL)
+}
+
+// signal sends sig; a container that is gone by now is success.
+func (a *Agent) signal(ctx context.Context, t *store.Task, sig runtime.Signal) error {
+	err := a.containers.Signal(ctx, t.ID, sig)
+	if err == nil || errors.Is(err, runtime.ErrNotRunning) || errors.Is(err, runtime.ErrNotFound) {
+		return nil
+	}
+	return fmt.Errorf("signal %s: %w", t.Name(), err)
+}
+
+// keptLogs is how many removed tasks of a slot keep their logs.
+const keptLogs = 3
+
+// removeTask frees what an exited task holds. Its record and log stay until
+// newer ones of the slot push them out.
+func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
+	if err := a.unmake(ctx, t); err != nil {
+		return err
+	}
+	var drop []string
+	err := a.w.commit(func(c *change) error {
+		next := *c.w.tasks[t.ID]
+		next.State, next.Endpoints, next.Published = store.StateRemoved, nil, false
+		c.putTask(next)
+		var kept []*store.Task
+		for _, o := range c.w.tasks {
+			if o.Stack == t.Stack && o.Service == t.Service && o.Slot == t.Slot && o.State == store.StateRemoved {
+				kept = append(kept, o)
+			}
+		}
+		for i := oldest(kept); len(kept) >= keptLogs; i = oldest(kept) {
+			drop = append(drop, kept[i].ID)
+			c.dropTask(kept[i].ID)
+			kept = append(kept[:i], kept[i+1:]...)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", t.Name(), err)
+	}
+	for _, id := range drop {
+		if err := a.containers.RemoveLog(id); err != nil {
+			return fmt.Errorf("remove the log of %s: %w", id, err)
+		}
+	}
+	a.events.task(t, "destroy", "")
+	return nil
+}
+
+func oldest(tasks []*store.Task) int {
+	at := 0
+	for i, t := range tasks {
+		if t.Attempt < tasks[at].Attempt {
+			at = i
+		}
+	}
+	return at
+}
+
+// removeStack takes away what is left of a stack that has no tasks: volumes
+// and images if down asked for it, logs, secrets, the records.
+func (a *Agent) removeStack(ctx context.Context, name string) error {
+	v := a.w.view()
+	s, r := v.stacks[name], v.revisions[name]
+	if s == nil {
+		return nil
+	}
+	for n, rec := range v.networks {
+		if rec.Stack == name {
+			if err := a.removeNetwork(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	for _, t := range v.tasks {
+		if t.Stack == name {
+			if err := a.containers.RemoveLog(t.ID); err != nil {
+				return fmt.Errorf("remove the log of %s: %w", t.Name(), err)
+			}
+		}
+	}
+	if s.Removing != nil && s.Removing.Volumes {
+		if err := a.removeStackVolumes(name); err != nil {
+			return err
+		}
+	}
+	a.ports.release(name)
+	if err := a.w.forgetStack(name); err != nil {
+		return err
+	}
+	if s.Removing != nil && s.Removing.Images != "" {
+		a.removeStackImages(r, s.Removing.Images)
+	}
+	if err := a.sweepSecrets(); err != nil {
+		return err
+	}
+	a.events.emit(apiEvent{Type: "stack", Action: "destroy", Stack: name})
+	return a.traffic.sync(ctx)
+}

@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"berth/images"
+	"berth/overlaynet"
+	"berth/runtime"
+	"berth/runtime/volume"
+	"berth/secrets"
+	"berth/store"
+)
+
+// Agent runs the stacks of one machine.
+type Agent struct {
+	cfg     Config
+	log     *slog.Logger
+	lock    *flock.Flock
+	db      *store.Bolt
+	w       *world
+	node    string
+	started time.Time
+
+	images     Images
+	containers Containers
+	networks   Networks
+	secrets    Secrets
+	volumes    *volume.Store
+
+	loop    *loop
+	traffic *traffic
+	probes  *probes
+	flows   *flows
+	events  *events
+	ensured ensured
+	ports   *ports
+	applies *applies
+
+	seeding   sync.Map // *sync.Mutex by volume
+	contents  sync.RWMutex // held for reading from Put to commit
+	deriveMu  sync.Mutex
+	derivedOf map[string]*derived
+}
+
+// New opens everything an agent needs. It fails when another agent has the
+// same root, or when no OCI runtime works here.
+func New(ctx context.Context, cfg Config) (*Agent, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	for dir, mode := range map[string]os.FileMode{
+		cfg.Root: 0o711, cfg.Run: 0o711,
+		filepath.Join(cfg.Root, "tasks"): 0o700, filepath.Join(cfg.Run, "tasks"): 0o711,
+	} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return nil, fmt.Errorf("make the agent's folders: %w", err)
+		}
+	}
+	a := &Agent{
+		cfg: cfg, log: cfg.Log, started: time.Now(),
+		lock: flock.New(filepath.Join(cfg.Root, "agent.lock")), derivedOf: map[string]*derived{},
+	}
+	locked, err := a.lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", cfg.Root, err)
+	}
+	if !locked {
+		pid, _ := os.ReadFile(filepath.Join(cfg.Root, "agent.pid"))
+		return nil, fmt.Errorf("another agent (pid %s) has %s", string(pid), cfg.Root)
+	}
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+func (a *Agent) open(ctx context.Context) error {
+	pid := strconv.Itoa(os.Getpid())
+	if err := os.WriteFile(filepath.Join(a.cfg.Root, "agent.pid"), []byte(pid), 0o644); err != nil {
+		return fmt.Errorf("write the pid file: %w", err)
+	}
+	a.node, _ = os.Hostname()
+	var err error
+	if a.db, err = store.Open(filepath.Join(a.cfg.Root, "state.db")); err != nil {
+		return err
+	}
+	if a.w, err = openWorld(a.db); err != nil {
+		return err
+	}
+	img, err := images.Open(ctx, images.Config{Root: filepath.Join(a.cfg.Root, "images"), Registries: a.cfg.Registries})
+	if err != nil {
+		return fmt.Errorf("open the image store: %w", err)
+	}
+	a.images = img
+	if a.volumes, err = volume.Open(filepath.Join(a.cfg.Root, "volumes")); err != nil {
+		return fmt.Errorf("open the volumes: %w", err)
+	}
+	sec, err := secrets.Open(secrets.Config{Root: filepath.Join(a.cfg.Root, "secrets"), Run: filepath.Join(a.cfg.Run, "secrets")})
+	if err != nil {
+		return fmt.Errorf("open the secrets: %w", err)
+	}
+	a.secrets = sec
+	net, err := overlaynet.Open(overlaynet.Config{
+		Root: filepath.Join(a.cfg.Root, "networks"), Run: a.cfg.Run,
+		Prefix: a.cfg.Prefix, Pools: a.cfg.Pools,
+	})
+	if err != nil {
+		return fmt.Errorf("open the networks: %w", err)
+	}
+	a.networks = net
+	ctrs, err := runtime.Open(ctx, a.runtimeConfig())
+	if err != nil {
+		return fmt.Errorf("find a container runtime: %w", err)
+	}
+	a.containers = ctrs
+	a.events = newEvents()
+	a.ports = newPorts()
+	a.applies = newApplies()
+	a.flows = newFlows(a)
+	a.probes = newProbes(a)
+	a.traffic = newTraffic(a)
+	a.loop = newLoop(a)
+	return nil
+}
+
+func (a *Agent) runtimeConfig() runtime.Config {
+	return runtime.Config{
+		Root: a.cfg.Root, Run: a.cfg.Run, CgroupParent: a.cfg.CgroupParent,
+		Runtime: a.cfg.Runtime, Conmon: a.cfg.Conmon, Init: a.cfg.Executable,
+	}
+}
+
+// Run recovers what a dead agent or a reboot left, serves the API, and keeps
+// the stacks until ctx ends. Containers and the dataplane go on without it.
+// ready is called once, when the API listens.
+func (a *Agent) Run(ctx context.Context, ready func()) error {
+	listener, err := a.listen()
+	if err != nil {
+		return err
+	}
+	if err := a.recover(ctx); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, f := range []func(context.Context){
+		a.loop.run, a.traffic.run, a.watchExits, a.watchNetwork, a.watchLogs, a.watchFlush, a.watchReality,
+	} {
+		wg.Go(func() { f(ctx) })
+	}
+	server := a.server()
+	wg.Go(func() {
+		<-ctx.Done()
+		stop, end := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer end()
+		if server.Shutdown(stop) != nil {
+			server.Close() // streams that follow something never end by themselves
+		}
+	})
+	if ready != nil {
+		ready()
+	}
+	err = server.Serve(listener)
+	cancel()
+	wg.Wait()
+	a.probes.stopAll()
+	if err := a.w.flush(); err != nil {
+		a.log.Error("flush at the end", "err", err)
+	}
+	if errors.Is(err, errServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve the API: %w", err)
+}
+
+// Close frees what New opened. Containers go on.
+func (a *Agent) Close() error {
+	var errs []error
+	if a.containers != nil {
+		errs = append(errs, a.containers.Close())
+	}
+	if a.networks != nil {
+		errs = append(errs, a.networks.Close())
+	}
+	if a.ports != nil {
+		a.ports.releaseAll()
+	}
+	if a.db != nil {
+		errs = append(errs, a.db.Close())
+	}
+	errs = append(errs, a.lock.Unlock())
+	return errors.Join(errs...)
+}

@@ -1,0 +1,408 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+	"golang.org/x/sync/errgroup"
+
+	"berth/api"
+	"berth/images"
+	"berth/spec"
+	"berth/store"
+)
+
+// applies lets one request at a time change a stack.
+type applies struct {
+	mu    sync.Mutex
+	since map[string]time.Time
+	actor map[string]string
+}
+
+func newApplies() *applies {
+	return &applies{since: map[string]time.Time{}, actor: map[string]string{}}
+}
+
+// take locks a stack for a change, or says who has it and since when.
+func (l *applies) take(stack, actor string) (release func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t, busy := l.since[stack]; busy {
+		return nil, &api.Error{
+			Status: http.StatusConflict, Code: api.CodeConflict,
+			Detail: fmt.Sprintf("stack %s is being changed by %s since %s", stack, or(l.actor[stack], "somebody"), t.Format("15:04:05")),
+			Hint:   "wait until that has ended, then try again",
+		}
+	}
+	l.since[stack], l.actor[stack] = time.Now(), actor
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.since, stack)
+		delete(l.actor, stack)
+	}, nil
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// apply makes a stack the desired state: it pulls what is missing, checks
+// what could fail, and commits one revision. Until that commit nothing that
+// runs is touched; a failure leaves everything as it was.
+func (a *Agent) apply(ctx context.Context, req *api.ApplyRequest, report func(api.Progress)) (*api.Applied, error) {
+	st := req.Stack
+	if err := validName(st.Name); err != nil {
+		return nil, err
+	}
+	release, err := a.applies.take(st.Name, req.Actor)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	cur, rev := a.w.stack(st.Name)
+	if err := a.expected(req, cur); err != nil {
+		return nil, err
+	}
+	a.contents.RLock()
+	defer a.contents.RUnlock()
+	next, err := a.resolve(ctx, req, rev, report)
+	if err != nil {
+		return nil, err
+	}
+	record := nextStack(req, cur, next)
+	if rev != nil && !req.ForceRecreate && !req.RenewVolumes && sameRevision(rev, next) && sameRecord(cur, &record) {
+		return &api.Applied{Stack: st.Name, Revision: rev.Number}, nil
+	}
+	if err := a.checkStack(next); err != nil {
+		return nil, err
+	}
+	chosen, err := a.ports.hold(st.Name, &next.Stack, record.Ports)
+	if err != nil {
+		return nil, err
+	}
+	record.Ports = chosen
+	if err := a.commitRevision(&record, next); err != nil {
+		if rev != nil {
+			a.ports.keep(st.Name, &rev.Stack, cur.Ports)
+		} else {
+			a.ports.release(st.Name)
+		}
+		return nil, err
+	}
+	a.ports.keep(st.Name, &next.Stack, chosen)
+	a.events.emit(apiEvent{Type: "stack", Action: "apply", Stack: st.Name, Revision: next.Number})
+	a.loop.wake()
+	return &api.Applied{Stack: st.Name, Revision: next.Number, Changed: true}, nil
+}
+
+func (a *Agent) expected(req *api.ApplyRequest, cur *store.Stack) error {
+	if cur != nil && cur.Removing != nil {
+		return &api.Error{
+			Status: http.StatusConflict, Code: api.CodeConflict,
+			Detail: fmt.Sprintf("stack %s is being removed", cur.Name), Hint: "wait until `berth down` has ended",
+		}
+	}
+	if req.ExpectRevision != 0 && (cur == nil || cur.Revision != req.ExpectRevision) {
+		at := uint64(0)
+		if cur != nil {
+			at = cur.Revision
+		}
+		return &api.Error{
+			Status: http.StatusConflict, Code: api.CodeConflict,
+			Detail: fmt.Sprintf("stack %s is at revision %d, not %d", req.Stack.Name, at, req.ExpectRevision),
+			Hint:   "look at `berth plan` again",
+		}
+	}
+	return nil
+}
+
+// resolve turns the request into the next revision: contents become digests,
+// references become digests, services that the request leaves out stay as
+// they are.
+func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, rev *store.Revision, report func(api.Progress)) (*store.Revision, error) {
+	next := &store.Revision{Number: 1, Stack: req.Stack, Created: time.Now(), Actor: req.Actor, Digests: map[string]string{}}
+	if rev != nil {
+		next.Number = rev.Number + 1
+	}
+	st := &next.Stack
+	st.Services = maps.Clone(st.Services)
+	for name, n := range req.Scale {
+		s, ok := st.Services[name]
+		if !ok {
+			return nil, invalid("no such service: %s", name)
+		}
+		s.Replicas = n
+		st.Services[name] = s
+	}
+	changing := func(name string) bool { return len(req.Services) == 0 || slices.Contains(req.Services, name) }
+	if rev != nil && len(req.Services) > 0 {
+		keepOthers(st, rev, req.Services)
+	}
+	var err error
+	if st.Configs, err = a.keepContents("config", st.Configs); err != nil {
+		return nil, err
+	}
+	if st.Secrets, err = a.keepContents("secret", st.Secrets); err != nil {
+		return nil, err
+	}
+	if rev != nil {
+		for name := range st.Services {
+			if !changing(name) && rev.Digests[name] != "" {
+				next.Digests[name] = rev.Digests[name]
+			}
+		}
+	}
+	if err := a.pullAll(ctx, req, next, report); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// keepOthers puts back the services of the current revision that the request
+// does not change, and what they need.
+func keepOthers(st *spec.Stack, rev *store.Revision, services []string) {
+	for name, s := range rev.Stack.Services {
+		if !slices.Contains(services, name) {
+			st.Services[name] = s
+		}
+	}
+	st.Networks = union(rev.Stack.Networks, st.Networks)
+	st.Volumes = union(rev.Stack.Volumes, st.Volumes)
+	st.Configs = union(rev.Stack.Configs, st.Configs)
+	st.Secrets = union(rev.Stack.Secrets, st.Secrets)
+	for name := range st.Services {
+		if _, was := rev.Stack.Services[name]; !was && !slices.Contains(services, name) {
+			delete(st.Services, name) // in the file, but neither running nor asked for
+		}
+	}
+}
+
+func union[V any](under, over map[string]V) map[string]V {
+	out := maps.Clone(under)
+	if out == nil {
+		out = map[string]V{}
+	}
+	maps.Copy(out, over)
+	return out
+}
+
+func (a *Agent) keepContents(kind string, files map[string]spec.File) (map[string]spec.File, error) {
+	out := map[string]spec.File{}
+	for key, f := range files {
+		if f.External {
+			return nil, invalid("%s %s is external, and this agent has no %ss of its own yet", kind, key, kind)
+		}
+		if f.Digest == "" {
+			digest, err := a.secrets.Put(f.Content)
+			if err != nil {
+				return nil, fmt.Errorf("%s %s: %w", kind, key, err)
+			}
+			f.Digest = digest
+		}
+		f.Content = nil
+		out[key] = f
+	}
+	return out, nil
+}
+
+// pullAll resolves the image of every service that has no digest yet, pulling
+// where its policy asks for it. All failures are reported together.
+func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.Revision, report func(api.Progress)) error {
+	type want struct{ ref, platform, policy string }
+	wants := map[want][]string{}
+	var errs *multierror.Error
+	for _, name := range sortedKeys(next.Stack.Services) {
+		s := next.Stack.Services[name]
+		if next.Digests[name] != "" {
+			continue
+		}
+		if s.Image == "" {
+			errs = multierror.Append(errs, placed(&next.Stack, "services."+name, &api.Error{
+				Status: http.StatusUnprocessableEntity, Code: api.CodeInvalid,
+				Detail: fmt.Sprintf("service %s has no image, only build", name),
+				Hint:   "build it elsewhere, `berth image load` it, and set image",
+			}))
+			continue
+		}
+		w := want{s.Image, s.Platform, s.PullPolicy}
+		if req.Pull != "" {
+			w.policy = req.Pull
+		}
+		wants[w] = append(wants[w], name)
+	}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for w, services := range wants {
+		g.Go(func() error {
+			img, err := a.images.Pull(ctx, w.ref, images.PullOptions{
+				Platform: w.platform, Policy: images.Policy(w.policy),
+				Progress: func(p images.Progress) { report(api.Progress{Pull: (*api.PullProgress)(&p)}) },
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			for _, name := range services {
+				if err != nil {
+					errs = multierror.Append(errs, placed(&next.Stack, "services."+name+".image", imageError(err)))
+					break
+				}
+				next.Digests[name] = img.Digest
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return errs.ErrorOrNil()
+}
+
+// nextStack is the record of the stack after the request.
+func nextStack(req *api.ApplyRequest, cur *store.Stack, next *store.Revision) store.Stack {
+	out := store.Stack{Name: next.Stack.Name, UID: randomID(), Created: time.Now()}
+	if cur != nil {
+		out = *cur
+	}
+	out.Stopped = maps.Clone(out.Stopped)
+	out.Epochs = maps.Clone(out.Epochs)
+	out.Renewals = maps.Clone(out.Renewals)
+	if out.Stopped == nil {
+		out.Stopped = map[string]bool{}
+	}
+	if out.Epochs == nil {
+		out.Epochs = map[string]int{}
+	}
+	if out.Renewals == nil {
+		out.Renewals = map[string]int{}
+	}
+	for name := range next.Stack.Services {
+		if len(req.Services) > 0 && !slices.Contains(req.Services, name) {
+			continue
+		}
+		if req.NoStart && (cur == nil || cur.Stopped[name]) {
+			out.Stopped[name] = true
+		} else {
+			delete(out.Stopped, name)
+		}
+		if req.ForceRecreate {
+			out.Epochs[name]++
+		}
+		if req.RenewVolumes {
+			out.Renewals[name]++
+			if !req.ForceRecreate {
+				out.Epochs[name]++
+			}
+		}
+	}
+	out.Revision = next.Number
+	return out
+}
+
+func sameRecord(x, y *store.Stack) bool {
+	return maps.Equal(x.Stopped, y.Stopped) || len(x.Stopped) == 0 && len(y.Stopped) == 0
+}
+
+// sameRevision says that two revisions differ at most in their places: where
+// in which file things stand, who asked and when.
+func sameRevision(x, y *store.Revision) bool {
+	if !maps.Equal(x.Digests, y.Digests) {
+		return false
+	}
+	bare := func(s spec.Stack) spec.Stack {
+		s.Positions, s.Files, s.EnvFiles = nil, nil, nil
+		return s
+	}
+	a, b := bare(x.Stack), bare(y.Stack)
+	return reflect.DeepEqual(canonical(a), canonical(b))
+}
+
+// checkStack finds what can't work before anything is changed.
+func (a *Agent) checkStack(r *store.Revision) error {
+	var errs *multierror.Error
+	fail := func(path, format string, args ...any) {
+		errs = multierror.Append(errs, placed(&r.Stack, path, invalid(format, args...)))
+	}
+	v := a.w.view()
+	for key, n := range r.Stack.Networks {
+		if n.External && v.networks[n.Name] == nil {
+			fail("networks."+key, "network %s is external and does not exist; make it with `berth network create %s`", n.Name, n.Name)
+		}
+	}
+	for key, vol := range r.Stack.Volumes {
+		if vol.External && !a.volumeExists(vol.Name) {
+			fail("volumes."+key, "volume %s is external and does not exist; make it with `berth volume create %s`", vol.Name, vol.Name)
+		}
+	}
+	for _, name := range sortedKeys(r.Stack.Services) {
+		svc := r.Stack.Services[name]
+		for _, d := range svc.DependsOn {
+			dep, ok := r.Stack.Services[d.Service]
+			if !ok || d.Condition != spec.DependsHealthy || dep.Replicas == 0 {
+				continue
+			}
+			if a.healthcheck(&store.Task{Stack: "", Digest: r.Digests[d.Service], Spec: dep}) == nil {
+				fail("services."+name+".depends_on."+d.Service, "service %s waits for %s to be healthy, but %s has no healthcheck", name, d.Service, d.Service)
+			}
+		}
+		if parent, ok := strings.CutPrefix(svc.NetworkMode, "container:"); ok {
+			fail("services."+name+".network_mode", "network_mode container:%s names a container of another engine; use service:NAME", parent)
+		}
+	}
+	return errs.ErrorOrNil()
+}
+
+// commitRevision makes the revision the wanted one, with the networks and
+// virtual addresses that it needs, in one transaction.
+func (a *Agent) commitRevision(s *store.Stack, r *store.Revision) error {
+	return a.w.commit(func(c *change) error {
+		for _, key := range sortedKeys(r.Stack.Networks) {
+			n := r.Stack.Networks[key]
+			if n.External || !usedNetwork(&r.Stack, key) {
+				continue
+			}
+			if _, err := a.recordNetwork(c, s.Name, n); err != nil {
+				return placed(&r.Stack, "networks."+key, err)
+			}
+		}
+		if err := a.giveVIPs(c, s.Name, &r.Stack); err != nil {
+			return err
+		}
+		c.putStack(*s)
+		c.putRevision(s.Name, *r)
+		return nil
+	})
+}
+
+func usedNetwork(st *spec.Stack, key string) bool {
+	for _, s := range st.Services {
+		if slices.ContainsFunc(s.Networks, func(at spec.Attachment) bool { return at.Network == key }) {
+			return true
+		}
+	}
+	return false
+}
+
+func validName(name string) error {
+	ok := name != "" && len(name) <= 63 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == "" &&
+		name[0] != '-' && name[0] != '_'
+	if !ok {
+		return invalid("stack name %q: use a-z, 0-9, - and _, beginning with a letter or digit, at most 63", name)
+	}
+	return nil
+}
+
+func invalid(format string, args ...any) error {
+	return &api.Error{Status: http.StatusUnprocessableEntity, Code: api.CodeInvalid, Detail: fmt.Sprintf(format, args...)}
+}

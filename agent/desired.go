@@ -1,0 +1,293 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"berth/reconciler"
+	"berth/spec"
+	"berth/store"
+)
+
+// Defaults of a rollout for a silent file (DESIGN.md, Rollout).
+const (
+	defaultGrace       = 10 * time.Second
+	defaultDrain       = 30 * time.Second
+	defaultParallelism = 1
+)
+
+// identity gives what the hash of a service covers beside its own fields.
+func identity(v view, r *store.Revision, service string) spec.Identity {
+	s := r.Stack.Services[service]
+	id := spec.Identity{
+		ImageDigest: r.Digests[service],
+		Configs:     map[string]string{}, Secrets: map[string]string{},
+		Volumes: map[string]string{}, Networks: map[string]string{},
+	}
+	for _, f := range s.Configs {
+		id.Configs[f.Source] = r.Stack.Configs[f.Source].Digest
+	}
+	for _, f := range s.Secrets {
+		id.Secrets[f.Source] = r.Stack.Secrets[f.Source].Digest
+	}
+	for _, m := range s.Mounts {
+		if m.Type == spec.MountVolume && m.Source != "" {
+			id.Volumes[m.Source] = r.Stack.Volumes[m.Source].Name
+		}
+	}
+	for _, at := range s.Networks {
+		if n := v.networks[r.Stack.Networks[at.Network].Name]; n != nil {
+			id.Networks[at.Network] = n.ID
+		}
+	}
+	return id
+}
+
+// keys gives the key of a current task for each service: its hash, the number
+// of its explicit restarts, and the keys of the services whose replacement
+// restarts it (depends_on.restart).
+func keys(v view, s *store.Stack, r *store.Revision) map[string]string {
+	out := map[string]string{}
+	var key func(name string, seen []string) string
+	key = func(name string, seen []string) string {
+		if k, ok := out[name]; ok {
+			return k
+		}
+		svc := r.Stack.Services[name]
+		k := spec.Hash(&svc, identity(v, r, name))
+		var more []string
+		if e := s.Epochs[name]; e > 0 {
+			more = append(more, fmt.Sprintf("epoch %d", e))
+		}
+		for _, d := range svc.DependsOn {
+			if _, ok := r.Stack.Services[d.Service]; ok && d.Restart && !slices.Contains(seen, d.Service) {
+				more = append(more, d.Service+" "+key(d.Service, append(seen, name)))
+			}
+		}
+		if more != nil {
+			sum := sha256.Sum256([]byte(k + "\n" + strings.Join(more, "\n")))
+			k = "v1:" + hex.EncodeToString(sum[:])
+		}
+		out[name] = k
+		return k
+	}
+	for name := range r.Stack.Services {
+		key(name, nil)
+	}
+	return out
+}
+
+// inPlace is the digest of the fields that are applied to a running container
+// with the runtime's update. The other in-place fields (ports, health test,
+// restart policy, grace) are read from the wanted revision where they are
+// used.
+func inPlace(s *spec.Service) string {
+	data, err := json.Marshal(s.Resources)
+	if err != nil {
+		panic(fmt.Sprintf("resources of %s: %v", s.Name, err)) // numbers and strings only
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// writable names what the tasks of s write to and share with their successor.
+func writable(st *spec.Stack, s *spec.Service, imageVolumes []string) []string {
+	var out []string
+	for _, m := range s.Mounts {
+		if m.ReadOnly {
+			continue
+		}
+		switch {
+		case m.Type == spec.MountVolume && m.Source == "":
+			out = append(out, "anonymous volume "+m.Target)
+		case m.Type == spec.MountVolume:
+			out = append(out, "volume "+m.Source)
+		case m.Type == spec.MountBind:
+			if fi, err := os.Stat(m.Source); err == nil && fi.IsDir() {
+				out = append(out, "bind "+strings.TrimPrefix(m.Source, st.Dir+"/"))
+			}
+		}
+	}
+	for _, target := range imageVolumes {
+		if !slices.ContainsFunc(s.Mounts, func(m spec.Mount) bool { return m.Target == target }) {
+			out = append(out, "anonymous volume "+target)
+		}
+	}
+	return out
+}
+
+// order is the order of replacing tasks of s, and why.
+func (a *Agent) order(st *spec.Stack, s *spec.Service, digest string) (reconciler.Order, string) {
+	return reconciler.OrderOf(s, writable(st, s, a.imageVolumes(digest)))
+}
+
+func (a *Agent) imageVolumes(digest string) []string {
+	if digest == "" {
+		return nil
+	}
+	img, err := a.images.Resolve(digest)
+	if err != nil {
+		return nil
+	}
+	out := make([]string, 0, len(img.Config.Volumes))
+	for target := range img.Config.Volumes {
+		out = append(out, target)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// desired is what the planner shall reach for one stack.
+func (a *Agent) desired(v view, s *store.Stack, r *store.Revision) reconciler.Stack {
+	out := reconciler.Stack{
+		Name: s.Name, Revision: r.Number, Removing: s.Removing != nil,
+		Services: map[string]reconciler.Service{},
+	}
+	for _, n := range r.Stack.Networks {
+		if !n.External {
+			out.Networks = append(out.Networks, n.Name)
+		}
+	}
+	d := a.derive(v, s, r)
+	for name, svc := range r.Stack.Services {
+		e := reconciler.Service{
+			Name: name, Key: d.keys[name], InPlace: d.inPlace[name], Replicas: svc.Replicas,
+			Order: d.orders[name], Parallelism: defaultParallelism,
+			DependsOn: svc.DependsOn, Restart: svc.Restart, OneShot: svc.OneShot,
+			Stopped: s.Stopped[name], Drain: defaultDrain, Grace: grace(s, &svc),
+		}
+		if u := svc.Update; u != nil && u.Parallelism != nil {
+			e.Parallelism = *u.Parallelism
+		}
+		if parent, ok := strings.CutPrefix(svc.NetworkMode, "service:"); ok {
+			e.SharesNetwork = parent
+		}
+		for _, at := range svc.Networks {
+			e.Networks = append(e.Networks, r.Stack.Networks[at.Network].Name)
+		}
+		out.Services[name] = e
+	}
+	return out
+}
+
+func grace(st *store.Stack, s *spec.Service) time.Duration {
+	switch {
+	case st.Removing != nil && st.Removing.Timeout != nil:
+		return *st.Removing.Timeout
+	case st.StopTimeout != nil && st.Stopped[s.Name]:
+		return *st.StopTimeout
+	case s.StopGracePeriod != nil:
+		return *s.StopGracePeriod
+	}
+	return defaultGrace
+}
+
+// derived is what desired computes from a revision and the loop needs often.
+type derived struct {
+	revision *store.Revision
+	stack    *store.Stack
+	networks string
+	keys     map[string]string
+	inPlace  map[string]string
+	orders   map[string]reconciler.Order
+}
+
+// derive computes keys and orders once per revision and network identity.
+func (a *Agent) derive(v view, s *store.Stack, r *store.Revision) *derived {
+	var ids []string
+	for _, n := range r.Stack.Networks {
+		if rec := v.networks[n.Name]; rec != nil {
+			ids = append(ids, n.Name+" "+rec.ID)
+		}
+	}
+	slices.Sort(ids)
+	networks := strings.Join(ids, " ")
+	a.deriveMu.Lock()
+	defer a.deriveMu.Unlock()
+	if d := a.derivedOf[s.Name]; d != nil && d.revision == r && d.stack == s && d.networks == networks {
+		return d
+	}
+	d := &derived{
+		revision: r, stack: s, networks: networks, keys: keys(v, s, r),
+		inPlace: map[string]string{}, orders: map[string]reconciler.Order{},
+	}
+	for name, svc := range r.Stack.Services {
+		d.inPlace[name] = inPlace(&svc)
+		d.orders[name], _ = a.order(&r.Stack, &svc, r.Digests[name])
+	}
+	a.derivedOf[s.Name] = d
+	return d
+}
+
+// observed is what the records and the watchers know of one stack.
+func (a *Agent) observed(v view, s *store.Stack, r *store.Revision) reconciler.Observed {
+	o := reconciler.Observed{Networks: map[string]bool{}}
+	used := map[string]bool{}
+	for _, t := range v.tasks {
+		if t.Stack != s.Name {
+			continue
+		}
+		if t.State == store.StateRemoved {
+			continue
+		}
+		for _, e := range t.Endpoints {
+			used[e.Network] = true
+		}
+		o.Tasks = append(o.Tasks, a.observeTask(t, r))
+	}
+	for name, n := range v.networks {
+		if n.Stack != s.Name {
+			continue
+		}
+		if a.ensured.has(n) {
+			o.Networks[name] = true
+		}
+		if !wants(r, name) && !used[name] {
+			o.Idle = append(o.Idle, name)
+		}
+	}
+	slices.Sort(o.Idle)
+	return o
+}
+
+func wants(r *store.Revision, network string) bool {
+	for _, n := range r.Stack.Networks {
+		if n.Name == network {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Agent) observeTask(t *store.Task, r *store.Revision) reconciler.Task {
+	out := reconciler.Task{
+		ID: t.ID, Service: t.Service, Slot: t.Slot, Attempt: t.Attempt, Key: t.Key, InPlace: t.InPlace,
+		Published: t.Published, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, Killed: t.Killed,
+		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
+		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
+		Flows: a.flows.count(t.ID),
+	}
+	switch t.State {
+	case store.StatePending:
+		out.State = reconciler.TaskPending
+	case store.StateRunning:
+		out.State = reconciler.TaskRunning
+	case store.StatePaused:
+		out.State = reconciler.TaskPaused
+	default:
+		out.State = reconciler.TaskExited
+	}
+	out.Checked = t.Health != ""
+	out.Healthy = t.Health == healthy
+	out.Ready = out.State == reconciler.TaskRunning && (!out.Checked || out.Healthy)
+	if out.State == reconciler.TaskRunning && !out.Ready {
+		out.Reason = a.probes.reason(t.ID)
+	}
+	return out
+}

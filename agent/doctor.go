@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"berth/api"
+)
+
+// Doctor looks at what Berth needs from the machine. It needs no running
+// agent and changes nothing but what its probes make and remove themselves.
+func Doctor(ctx context.Context, cfg Config) []api.Finding {
+	if err := cfg.fill(); err != nil {
+		return []api.Finding{{Check: "config", Status: api.FindingBroken, Detail: err.Error()}}
+	}
+	d := &doctor{cfg: cfg}
+	d.privileges()
+	d.kernel()
+	d.cgroups()
+	d.disk()
+	d.dns()
+	return d.findings
+}
+
+type doctor struct {
+	cfg      Config
+	findings []api.Finding
+}
+
+func (d *doctor) add(check, status, hint, format string, args ...any) {
+	d.findings = append(d.findings, api.Finding{Check: check, Status: status, Detail: fmt.Sprintf(format, args...), Hint: hint})
+}
+
+func (d *doctor) privileges() {
+	if os.Geteuid() != 0 {
+		d.add("privileges", api.FindingBroken, "run it as root", "uid %d: the agent needs root", os.Geteuid())
+		return
+	}
+	d.add("privileges", api.FindingOK, "", "root")
+}
+
+// kernel looks for the filesystems and namespaces that containers need.
+func (d *doctor) kernel() {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		d.add("kernel", api.FindingWarning, "", "uname: %v", err)
+		return
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		d.add("kernel", api.FindingWarning, "", "%s; read /proc/filesystems: %v", release, err)
+		return
+	}
+	if !slices.Contains(strings.Fields(string(known)), "overlay") {
+		d.add("kernel", api.FindingWarning, "modprobe overlay", "%s without overlayfs loaded", release)
+		return
+	}
+	for _, ns := range []string{"net", "mnt", "pid", "ipc", "uts", "cgroup"} {
+		if _, err := os.Stat("/proc/self/ns/" + ns); err != nil {
+			d.add("kernel", api.FindingBroken, "use a kernel with all namespaces", "%s has no %s namespaces", release, ns)
+			return
+		}
+	}
+	d.add("kernel", api.FindingOK, "", "Linux %s with overlayfs and all namespaces", release)
+}
+
+func (d *doctor) cgroups() {
+	var st unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil {
+		d.add("cgroup", api.FindingBroken, "mount cgroup2 on /sys/fs/cgroup", "no cgroups: %v", err)
+		return
+	}
+	if st.Type == unix.CGROUP2_SUPER_MAGIC {
+		data, _ := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+		have := strings.Fields(string(data))
+		for _, c := range []string{"cpu", "memory", "pids"} {
+			if !slices.Contains(have, c) {
+				d.add("cgroup", api.FindingWarning, "", "cgroup v2 without the %s controller: its limits have no effect", c)
+				return
+			}
+		}
+		d.add("cgroup", api.FindingOK, "", "cgroup v2 with %s", strings.Join(have, ", "))
+		return
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/unified"); err == nil {
+		d.add("cgroup", api.FindingWarning, "boot with systemd.unified_cgroup_hierarchy=1", "hybrid cgroups v1: crun refuses them, runc is used")
+		return
+	}
+	d.add("cgroup", api.FindingWarning, "boot with systemd.unified_cgroup_hierarchy=1", "cgroup v1")
+}
+
+// leastSpace is the free space below which deploys are likely to fail.
+const leastSpace = 1 << 30
+
+func (d *doctor) disk() {
+	path := d.cfg.Root
+	for {
+		if _, err := os.Stat(path); err == nil || path == "/" {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		d.add("disk", api.FindingBroken, "", "%s: %v", path, err)
+		return
+	}
+	free := st.Bavail * uint64(st.Bsize)
+	if free < leastSpace {
+		d.add("disk", api.FindingWarning, "free some space, or run `berth image prune`", "%s has %.1f GB free", path, float64(free)/1e9)
+		return
+	}
+	d.add("disk", api.FindingOK, "", "%s has %.1f GB free", path, float64(free)/1e9)
+}
+
+func (d *doctor) dns() {
+	a := &Agent{cfg: d.cfg}
+	up := a.upstreams()
+	if len(up) == 0 {
+		d.add("dns", api.FindingWarning, "set dns in the configuration", "no resolver in /etc/resolv.conf: containers can't resolve foreign names")
+		return
+	}
+	d.add("dns", api.FindingOK, "", "foreign names go to %s", up[0])
+}

@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// flowsEvery is how often the connections of draining tasks are counted.
+const flowsEvery = 250 * time.Millisecond
+
+// flows counts the connections of tasks that were withdrawn and drain.
+type flows struct {
+	a        *Agent
+	mu       sync.Mutex
+	counts   map[string]int
+	draining map[string][]netip.Addr
+	running  bool
+}
+
+func newFlows(a *Agent) *flows {
+	return &flows{a: a, counts: map[string]int{}, draining: map[string][]netip.Addr{}}
+}
+
+// count is the number of connections of a task; -1: not counted yet.
+func (f *flows) count(id string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n, ok := f.counts[id]; ok {
+		return n
+	}
+	return -1
+}
+
+// sync chooses whom to count and starts counting if there is anybody.
+func (f *flows) sync(v view) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.draining = map[string][]netip.Addr{}
+	for _, t := range v.tasks {
+		if t.Live() && !t.Withdrawn.IsZero() && t.StopAt.IsZero() && !t.Published {
+			for _, e := range t.Endpoints {
+				f.draining[t.ID] = append(f.draining[t.ID], e.IPv4, e.IPv6)
+			}
+		}
+	}
+	for id := range f.counts {
+		if _, ok := f.draining[id]; !ok {
+			delete(f.counts, id)
+		}
+	}
+	if len(f.draining) > 0 && !f.running {
+		f.running = true
+		go f.run()
+	}
+}
+
+// run counts until nobody drains.
+func (f *flows) run() {
+	for {
+		f.mu.Lock()
+		if len(f.draining) == 0 {
+			f.running = false
+			f.mu.Unlock()
+			return
+		}
+		var addrs []netip.Addr
+		of := f.draining
+		for _, list := range of {
+			for _, a := range list {
+				if a.IsValid() {
+					addrs = append(addrs, a)
+				}
+			}
+		}
+		f.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		got, err := f.a.networks.Flows(ctx, addrs)
+		cancel()
+		if err != nil {
+			f.a.log.Warn("count connections", "err", err)
+		} else {
+			f.mu.Lock()
+			for id, list := range of {
+				n := 0
+				for _, a := range list {
+					n += got[a]
+				}
+				f.counts[id] = n
+			}
+			f.mu.Unlock()
+			f.a.loop.wake()
+		}
+		time.Sleep(flowsEvery)
+	}
+}

@@ -1,0 +1,222 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"berth/api"
+	"berth/reconciler"
+	"berth/store"
+)
+
+// progressDeadline is how long a stack may go without any progress before it
+// is said not to become ready (DESIGN.md, Rollout).
+const progressDeadline = 120 * time.Second
+
+// follow reports the services of a stack until each wanted one is ready,
+// completed, or has failed. services empty means all. It only watches: when
+// ctx ends the rollout goes on.
+func (a *Agent) follow(ctx context.Context, stack string, revision uint64, services []string, report func(api.Progress)) (*api.Done, error) {
+	watch := newWatcher(a, stack, revision, services)
+	deadline := time.NewTimer(progressDeadline)
+	defer deadline.Stop()
+	for {
+		plan, changed := a.loop.plan(stack)
+		s, r := a.w.stack(stack)
+		switch {
+		case s == nil || s.Removing != nil:
+			return &api.Done{Outcome: api.OutcomeSuperseded, Detail: "the stack is being removed"}, nil
+		case r.Number > revision:
+			return &api.Done{Outcome: api.OutcomeSuperseded, Detail: fmt.Sprintf("revision %d took over", r.Number)}, nil
+		}
+		if plan != nil && plan.Revision == revision {
+			if watch.report(plan, s, r, report) {
+				deadline.Reset(progressDeadline)
+			}
+			if done := watch.outcome(plan); done != nil {
+				return done, nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			return &api.Done{
+				Outcome: api.OutcomeNotReady, Detail: watch.unready(plan),
+				Hint: fmt.Sprintf("no progress for %s; see `berth ps` and `berth logs`", progressDeadline),
+			}, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// watcher turns plans into reports of what changed.
+type watcher struct {
+	a        *Agent
+	stack    string
+	services map[string]bool
+	started  time.Time
+	changes  map[string]string // service: created, replaced …
+	last     map[string]api.ServiceStatus
+	best     map[string]int
+}
+
+func newWatcher(a *Agent, stack string, _ uint64, services []string) *watcher {
+	w := &watcher{
+		a: a, stack: stack, services: map[string]bool{}, started: time.Now(),
+		changes: map[string]string{}, last: map[string]api.ServiceStatus{}, best: map[string]int{},
+	}
+	for _, s := range services {
+		w.services[s] = true
+	}
+	return w
+}
+
+func (w *watcher) cares(service string) bool { return len(w.services) == 0 || w.services[service] }
+
+// report sends the statuses that differ from the last ones and says whether
+// the rollout moved on.
+func (w *watcher) report(plan *reconciler.Plan, s *store.Stack, r *store.Revision, report func(api.Progress)) (moved bool) {
+	for _, st := range plan.Services {
+		if !w.cares(st.Service) && !st.Removed {
+			continue
+		}
+		cur := w.a.serviceStatus(st, r)
+		w.note(&cur, st)
+		if n := cur.Updated + cur.Ready - cur.Old; n > w.best[st.Service] {
+			w.best[st.Service], moved = n, true
+		}
+		last, seen := w.last[st.Service]
+		same := last
+		same.Elapsed = cur.Elapsed
+		if seen && same == cur {
+			continue
+		}
+		w.last[st.Service] = cur
+		report(api.Progress{Service: &cur})
+	}
+	return moved
+}
+
+// note says what happens to the service, from how it looked at first.
+func (w *watcher) note(cur *api.ServiceStatus, st reconciler.Status) {
+	cur.Elapsed = time.Since(w.started)
+	change, known := w.changes[st.Service]
+	if !known {
+		switch {
+		case st.Removed:
+			change = "removed"
+		case st.Old > 0:
+			change = "replaced"
+		case st.Phase == reconciler.PhaseReady || st.Phase == reconciler.PhaseCompleted || st.Phase == reconciler.PhaseStopped:
+			change = "unchanged"
+		default:
+			change = "created"
+		}
+		w.changes[st.Service] = change
+	}
+	cur.Change = change
+}
+
+// outcome is nil while something may still change for the better.
+func (w *watcher) outcome(plan *reconciler.Plan) *api.Done {
+	var failed *api.Done
+	for _, st := range plan.Services {
+		if st.Removed {
+			if st.Old > 0 {
+				return nil
+			}
+			continue
+		}
+		if !w.cares(st.Service) {
+			continue
+		}
+		switch st.Phase {
+		case reconciler.PhaseReady:
+			if st.Ready < st.Replicas || st.Old > 0 {
+				return nil
+			}
+		case reconciler.PhaseCompleted, reconciler.PhaseStopped:
+		case reconciler.PhaseFailed:
+			if failed == nil {
+				failed = &api.Done{
+					Outcome: api.OutcomeFailed, Detail: st.Service + ": " + st.Reason,
+					Hint: "berth logs " + st.Service,
+				}
+			}
+		default:
+			return nil
+		}
+	}
+	if failed != nil {
+		return failed
+	}
+	return &api.Done{Outcome: api.OutcomeDone}
+}
+
+// unready lists what is not ready and why.
+func (w *watcher) unready(plan *reconciler.Plan) string {
+	if plan == nil {
+		return "nothing has happened yet"
+	}
+	out := ""
+	for _, st := range plan.Services {
+		if w.cares(st.Service) && st.Phase >= reconciler.PhaseStarting {
+			if out != "" {
+				out += "; "
+			}
+			out += st.Service + ": " + st.Reason
+		}
+	}
+	return out
+}
+
+// followDown reports until nothing of the stack is left.
+func (a *Agent) followDown(ctx context.Context, stack, uid string, report func(api.Progress)) (*api.Done, error) {
+	last := map[string]string{}
+	for {
+		plan, changed := a.loop.plan(stack)
+		s, r := a.w.stack(stack)
+		if s == nil || s.UID != uid {
+			return &api.Done{Outcome: api.OutcomeDone}, nil
+		}
+		if plan != nil {
+			for _, st := range plan.Services {
+				cur := a.serviceStatus(st, r)
+				cur.Change = "removed"
+				line := fmt.Sprint(cur.Phase, cur.Reason, cur.Old)
+				if last[st.Service] != line {
+					last[st.Service] = line
+					report(api.Progress{Service: &cur})
+				}
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// down asks for the end of a stack and waits for it.
+func (a *Agent) down(ctx context.Context, stack string, req *api.DownRequest, report func(api.Progress)) (*api.Done, error) {
+	s, _ := a.w.stack(stack)
+	if s == nil {
+		return nil, notFound("no stack %s", stack)
+	}
+	_, err := a.changeStack(stack, "berth down", func(s *store.Stack) {
+		s.Removing = &store.Removal{Volumes: req.Volumes, Images: req.Images, Timeout: req.Timeout}
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.loop.wake()
+	return a.followDown(ctx, stack, s.UID, report)
+}
+
+func notFound(format string, args ...any) error {
+	return &api.Error{Status: http.StatusNotFound, Code: api.CodeNotFound, Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"berth/api"
+	"berth/images"
+)
+
+func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
+	huma.Register(h, op(http.MethodGet, "/v1/images", "List images"),
+		func(context.Context, *struct{}) (*reply[[]images.Image], error) {
+			list, err := a.images.List()
+			if list == nil {
+				list = []images.Image{}
+			}
+			return &reply[[]images.Image]{list}, fail(err)
+		})
+	huma.Register(h, op(http.MethodGet, "/v1/images/inspect", "Show an image"),
+		func(_ context.Context, in *struct {
+			Ref string `query:"ref"`
+		}) (*reply[images.Image], error) {
+			img, err := a.images.Resolve(in.Ref)
+			return &reply[images.Image]{img}, fail(err)
+		})
+	huma.Register(h, op(http.MethodPost, "/v1/images/pull", "Pull an image"),
+		func(_ context.Context, in *struct{ Body api.ImagePullRequest }) (*huma.StreamResponse, error) {
+			return progressed(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {
+				return a.pullImage(ctx, &in.Body, report)
+			}), nil
+		})
+	huma.Register(h, op(http.MethodDelete, "/v1/images", "Remove an image"),
+		func(_ context.Context, in *struct {
+			Ref   string `query:"ref"`
+			Force bool   `query:"force"`
+		}) (*reply[api.ImageRemoved], error) {
+			pinned, err := a.pinned()
+			if err != nil {
+				return nil, fail(err)
+			}
+			r, err := a.images.Remove(in.Ref, in.Force, pinned)
+			return &reply[api.ImageRemoved]{api.ImageRemoved(r)}, fail(err)
+		})
+	huma.Register(h, op(http.MethodPost, "/v1/images/prune", "Remove unused images"),
+		func(_ context.Context, in *struct {
+			All bool `query:"all"`
+		}) (*reply[api.ImageRemoved], error) {
+			pinned, err := a.pinned()
+			if err != nil {
+				return nil, fail(err)
+			}
+			r, err := a.images.Prune(in.All, pinned)
+			return &reply[api.ImageRemoved]{api.ImageRemoved(r)}, fail(err)
+		})
+	// Archives are bytes of any length: they pass huma by.
+	mux.HandleFunc("POST /v1/images/load", func(w http.ResponseWriter, r *http.Request) {
+		body := r.Body
+		load := working(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {
+			got, err := a.images.Load(ctx, body, func(p images.Progress) { report(api.Progress{Pull: (*api.PullProgress)(&p)}) })
+			if err != nil {
+				return nil, err
+			}
+			for _, img := range got {
+				name := img.Digest
+				if len(img.References) > 0 {
+					name = images.Familiar(img.References[0])
+				}
+				a.events.emit(apiEvent{Type: "image", Action: "load", Name: name})
+				report(api.Progress{Message: "loaded " + name})
+			}
+			return &api.Done{Outcome: api.OutcomeDone}, nil
+		})
+		w.Header().Set("Content-Type", ndjson)
+		load.stream().write(r.Context(), w)
+	})
+	mux.HandleFunc("GET /v1/images/save", func(w http.ResponseWriter, r *http.Request) {
+		refs := r.URL.Query()["ref"]
+		for _, ref := range refs {
+			if _, err := a.images.Resolve(ref); err != nil {
+				refuse(w, err)
+				return
+			}
+		}
+		w.Header().Set("Content-Type", "application/x-tar")
+		if err := a.images.Save(r.Context(), w, refs); err != nil {
+			a.log.Error("save images", "err", err)
+			panic(http.ErrAbortHandler) // a cut stream, not a short archive that looks whole
+		}
+	})
+}
+
+func (a *Agent) pullImage(ctx context.Context, req *api.ImagePullRequest, report func(api.Progress)) (*api.Done, error) {
+	o := images.PullOptions{
+		Platform: req.Platform, Policy: images.Policy(either(req.Policy, string(images.PullAlways))),
+		Progress: func(p images.Progress) { report(api.Progress{Pull: (*api.PullProgress)(&p)}) },
+	}
+	if req.Auth != nil {
+		o.Auth = func(string) (string, string, bool) { return req.Auth.Username, req.Auth.Password, true }
+	}
+	img, err := a.images.Pull(ctx, req.Reference, o)
+	if err != nil {
+		return nil, imageError(err)
+	}
+	a.events.emit(apiEvent{Type: "image", Action: "pull", Name: req.Reference})
+	report(api.Progress{Message: req.Reference + " " + img.Digest})
+	return &api.Done{Outcome: api.OutcomeDone}, nil
+}

@@ -1,0 +1,231 @@
+package agent
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"berth/api"
+	"berth/runtime"
+	"berth/store"
+)
+
+// logs sends the lines of a stack's tasks in order of time. Past lines are
+// merged exactly; when it follows, lines of different tasks are in order as
+// far as they arrive within mergeWindow of each other. Tasks that begin while
+// it follows join in.
+func (a *Agent) logs(ctx context.Context, stack string, q api.LogQuery, send func(api.LogEntry) error) error {
+	since, err := parseTime(q.Since)
+	if err != nil {
+		return err
+	}
+	until, err := parseTime(q.Until)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	o := runtime.LogOptions{Since: since, Until: until, Tail: q.Tail}
+	tasks := a.loggedTasks(stack, q)
+	if err := a.pastLogs(ctx, tasks, o, begin, send); err != nil || !q.Follow {
+		return err
+	}
+	return a.followLogs(ctx, stack, q, begin, until, send)
+}
+
+// loggedTasks are the tasks whose logs were asked for, removed ones included.
+func (a *Agent) loggedTasks(stack string, q api.LogQuery) []*store.Task {
+	var out []*store.Task
+	for _, t := range a.w.view().tasks {
+		if t.Stack == stack && (len(q.Services) == 0 || slices.Contains(q.Services, t.Service)) &&
+			(q.Index == 0 || q.Index == t.Slot) && (q.Revision == 0 || q.Revision == t.Revision) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func entry(t *store.Task, l runtime.LogLine) api.LogEntry {
+	return api.LogEntry{
+		Time: l.Time, Service: t.Service, Task: t.ID, Name: t.Name(), Slot: t.Slot, Revision: t.Revision,
+		Stream: l.Stream, Text: l.Text,
+	}
+}
+
+// pastLogs merges what was written before begin with a heap over one reader a
+// task, so that no log is held in memory whole.
+func (a *Agent) pastLogs(ctx context.Context, tasks []*store.Task, o runtime.LogOptions, begin time.Time, send func(api.LogEntry) error) error {
+	if o.Tail == 0 {
+		return nil
+	}
+	if o.Until.IsZero() || o.Until.After(begin) {
+		o.Until = begin
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	var h logHeap
+	for _, t := range tasks {
+		src := &logSource{lines: make(chan api.LogEntry, 256), err: make(chan error, 1)}
+		wg.Go(func() {
+			defer close(src.lines)
+			src.err <- a.readLog(ctx, t, o, src.lines)
+		})
+		if ok, err := src.next(); err != nil {
+			return err
+		} else if ok {
+			h = append(h, src)
+		}
+	}
+	heap.Init(&h)
+	for len(h) > 0 {
+		src := h[0]
+		if err := send(src.head); err != nil {
+			return err
+		}
+		ok, err := src.next()
+		if err != nil {
+			return err
+		}
+		if ok {
+			heap.Fix(&h, 0)
+		} else {
+			heap.Pop(&h)
+		}
+	}
+	return nil
+}
+
+// readLog sends the lines of one task, parts joined. A log that is gone is an
+// empty one.
+func (a *Agent) readLog(ctx context.Context, t *store.Task, o runtime.LogOptions, lines chan<- api.LogEntry) error {
+	join := joiner{}
+	err := a.containers.Logs(ctx, t.ID, o, func(l runtime.LogLine) error {
+		l, whole := join.add(l)
+		if !whole {
+			return nil
+		}
+		select {
+		case lines <- entry(t, l):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if errors.Is(err, runtime.ErrNotFound) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// joinMost bounds a line that never ends.
+const joinMost = 1 << 20
+
+// joiner puts the parts of long lines together, per stream.
+type joiner map[string]runtime.LogLine
+
+func (j joiner) add(l runtime.LogLine) (runtime.LogLine, bool) {
+	if held, ok := j[l.Stream]; ok {
+		l.Text, l.Time = held.Text+l.Text, held.Time
+	}
+	if l.Partial && len(l.Text) < joinMost {
+		j[l.Stream] = l
+		return l, false
+	}
+	delete(j, l.Stream)
+	return l, true
+}
+
+type logSource struct {
+	lines chan api.LogEntry
+	err   chan error
+	head  api.LogEntry
+}
+
+// next moves to the next line; false at the end.
+func (s *logSource) next() (bool, error) {
+	e, ok := <-s.lines
+	if !ok {
+		return false, <-s.err
+	}
+	s.head = e
+	return true, nil
+}
+
+type logHeap []*logSource
+
+func (h logHeap) Len() int           { return len(h) }
+func (h logHeap) Less(i, j int) bool { return h[i].head.Time.Before(h[j].head.Time) }
+func (h logHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *logHeap) Push(x any)        { *h = append(*h, x.(*logSource)) }
+func (h *logHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// mergeWindow is how long followed lines are held to be put in order.
+const mergeWindow = 50 * time.Millisecond
+
+// followLogs sends lines as they come, from tasks that run and from those
+// that will.
+func (a *Agent) followLogs(ctx context.Context, stack string, q api.LogQuery, begin, until time.Time, send func(api.LogEntry) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	lines := make(chan api.LogEntry, 1024)
+	following := map[string]bool{}
+	join := func() {
+		for _, t := range a.loggedTasks(stack, q) {
+			ended := t.State == store.StateRemoved || t.State == store.StateExited && t.Finished.Before(begin)
+			if following[t.ID] || ended || t.State == store.StatePending {
+				continue
+			}
+			following[t.ID] = true
+			wg.Go(func() {
+				o := runtime.LogOptions{Since: begin, Until: until, Tail: -1, Follow: true}
+				if err := a.readLog(ctx, t, o, lines); err != nil && ctx.Err() == nil {
+					a.log.Warn("follow a log", "task", t.Name(), "err", err)
+				}
+			})
+		}
+	}
+	var end <-chan time.Time
+	if !until.IsZero() {
+		end = time.After(time.Until(until))
+	}
+	var held []api.LogEntry
+	var due <-chan time.Time
+	for {
+		_, changed := a.loop.plan(stack)
+		join()
+		select {
+		case e := <-lines:
+			held = append(held, e)
+			if due == nil {
+				due = time.After(mergeWindow)
+			}
+		case <-due:
+			due = nil
+			slices.SortStableFunc(held, func(x, y api.LogEntry) int { return x.Time.Compare(y.Time) })
+			for _, e := range held {
+				if err := send(e); err != nil {
+					return err
+				}
+			}
+			held = held[:0]
+		case <-changed:
+			if s, _ := a.w.stack(stack); s == nil && len(held) == 0 {
+				return nil // the stack is gone: no more lines will come
+			}
+		case <-end:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

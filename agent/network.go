@@ -1,0 +1,258 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"berth/overlaynet"
+	"berth/spec"
+	"berth/store"
+)
+
+// ensured are the networks whose bridge exists, as far as is known.
+type ensured struct {
+	mu  sync.Mutex
+	ids map[string]bool
+}
+
+func (e *ensured) has(n *store.Network) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ids[n.ID]
+}
+
+func (e *ensured) set(id string, there bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ids == nil {
+		e.ids = map[string]bool{}
+	}
+	e.ids[id] = there
+}
+
+// reset forgets what is known, so that every bridge is looked at again.
+func (e *ensured) reset() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ids = nil
+}
+
+func randomID() string {
+	var b [6]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// recordNetwork allocates subnets for a network that the file asks for and
+// puts its record into c. A network whose settings changed gets a new id and
+// new subnets; the old one lives on under another name until its last task
+// has moved.
+func (a *Agent) recordNetwork(c *change, stack string, n spec.Network) (*store.Network, error) {
+	if cur := c.network(n.Name); cur != nil {
+		if cur.Stack != stack {
+			return nil, fmt.Errorf("network %s exists already and belongs to %s", n.Name, ownerName(cur.Stack))
+		}
+		if sameNetwork(cur.Spec, n) {
+			return cur, nil
+		}
+		a.retireNetwork(c, cur)
+	}
+	rec, err := a.allocate(c, stack, n)
+	if err != nil {
+		return nil, err
+	}
+	c.putNetwork(*rec)
+	return rec, nil
+}
+
+func ownerName(stack string) string {
+	if stack == "" {
+		return "nobody: it was created by hand (use external: true)"
+	}
+	return "stack " + stack
+}
+
+func sameNetwork(x, y spec.Network) bool {
+	return fmt.Sprint(x.Driver == "bridge" || x.Driver == "", x.DriverOpts, x.Internal, x.EnableIPv6, x.IPAM) ==
+		fmt.Sprint(y.Driver == "bridge" || y.Driver == "", y.DriverOpts, y.Internal, y.EnableIPv6, y.IPAM)
+}
+
+// retireNetwork renames the record of a network that a new one follows.
+func (a *Agent) retireNetwork(c *change, cur *store.Network) {
+	old := *cur
+	old.Name = cur.Name + "~" + cur.ID
+	c.dropNetwork(cur.Name)
+	c.putNetwork(old)
+	for _, t := range c.w.tasks {
+		if !slices.ContainsFunc(t.Endpoints, func(e store.Endpoint) bool { return e.Network == cur.Name }) {
+			continue
+		}
+		next := *t
+		next.Endpoints = slices.Clone(t.Endpoints)
+		for i := range next.Endpoints {
+			if next.Endpoints[i].Network == cur.Name {
+				next.Endpoints[i].Network = old.Name
+			}
+		}
+		c.putTask(next)
+	}
+	for key, v := range c.w.vips {
+		if v.Network == cur.Name {
+			c.dropVIP(key)
+		}
+	}
+}
+
+func (a *Agent) allocate(c *change, stack string, n spec.Network) (*store.Network, error) {
+	req := overlaynet.Request{ID: randomID(), IPv6: n.EnableIPv6, Internal: n.Internal}
+	for _, pool := range n.IPAM {
+		if pool.Subnet == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(pool.Subnet)
+		if err != nil {
+			return nil, fmt.Errorf("subnet of network %s: %w", n.Name, err)
+		}
+		req.Subnets = append(req.Subnets, p.Masked())
+		if pool.Gateway != "" {
+			g, err := netip.ParseAddr(pool.Gateway)
+			if err != nil {
+				return nil, fmt.Errorf("gateway of network %s: %w", n.Name, err)
+			}
+			req.Gateways = append(req.Gateways, g)
+		}
+		if pool.IPRange != "" {
+			if req.Range4, err = netip.ParsePrefix(pool.IPRange); err != nil {
+				return nil, fmt.Errorf("ip_range of network %s: %w", n.Name, err)
+			}
+		}
+	}
+	if mtu := n.DriverOpts["com.docker.network.driver.mtu"]; mtu != "" {
+		if _, err := fmt.Sscan(mtu, &req.MTU); err != nil {
+			return nil, fmt.Errorf("mtu of network %s: %q is not a number", n.Name, mtu)
+		}
+	}
+	var used []overlaynet.Network
+	for name, rec := range c.w.networks {
+		if _, changed := c.networks[name]; !changed {
+			used = append(used, netOf(rec))
+		}
+	}
+	for _, rec := range c.networks {
+		if rec != nil {
+			used = append(used, netOf(rec))
+		}
+	}
+	got, err := a.networks.Allocate(req, used)
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", n.Name, err)
+	}
+	return &store.Network{
+		Name: n.Name, ID: got.ID, Stack: stack, Key: n.Key, Subnet4: got.Subnet4, Gateway4: got.Gateway4,
+		Range4: req.Range4, Subnet6: got.Subnet6, Gateway6: got.Gateway6, Internal: got.Internal, MTU: got.MTU,
+		Labels: n.Labels, Created: time.Now(), Spec: n,
+	}, nil
+}
+
+func (a *Agent) ensureNetwork(ctx context.Context, name string) error {
+	v := a.w.view()
+	n := v.networks[name]
+	if n == nil {
+		return fmt.Errorf("network %s has no record", name)
+	}
+	if err := a.networks.Ensure(ctx, netOf(n)); err != nil {
+		return fmt.Errorf("make network %s: %w", name, err)
+	}
+	a.ensured.set(n.ID, true)
+	a.events.emit(apiEvent{Type: "network", Action: "create", Stack: n.Stack, Name: name})
+	return a.traffic.sync(ctx)
+}
+
+func (a *Agent) removeNetwork(ctx context.Context, name string) error {
+	n := a.w.view().networks[name]
+	if n == nil {
+		return nil
+	}
+	a.ensured.set(n.ID, false)
+	if err := a.traffic.sync(ctx); err != nil {
+		return err
+	}
+	if err := a.networks.Remove(ctx, netOf(n)); err != nil {
+		return fmt.Errorf("remove network %s: %w", name, err)
+	}
+	err := a.w.commit(func(c *change) error {
+		c.dropNetwork(name)
+		for key, v := range c.w.vips {
+			if v.Network == name {
+				c.dropVIP(key)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove network %s: %w", name, err)
+	}
+	a.events.emit(apiEvent{Type: "network", Action: "destroy", Stack: n.Stack, Name: name})
+	return nil
+}
+
+// attachmentsInOrder are the networks as interfaces are numbered: by priority,
+// highest first, then by name.
+func attachmentsInOrder(list []spec.Attachment) []spec.Attachment {
+	out := slices.Clone(list)
+	slices.SortStableFunc(out, func(x, y spec.Attachment) int { return y.Priority - x.Priority })
+	return out
+}
+
+// defaultRoute chooses the network that carries the default route: the highest
+// gw_priority among those that are not internal.
+func defaultRoute(r *store.Revision, list []spec.Attachment) string {
+	best, found := spec.Attachment{}, false
+	for _, at := range attachmentsInOrder(list) {
+		if r.Stack.Networks[at.Network].Internal && found {
+			continue
+		}
+		internalBest := found && r.Stack.Networks[best.Network].Internal
+		if !found || internalBest || at.GwPriority > best.GwPriority {
+			best, found = at, true
+		}
+	}
+	return best.Network
+}
+
+// upstreams are the resolvers for names that are not ours.
+func (a *Agent) upstreams() []netip.AddrPort {
+	if len(a.cfg.DNS) > 0 {
+		return a.cfg.DNS
+	}
+	// systemd-resolved lists the real servers here; its own 127.0.0.53 is
+	// reachable too, as the dataplane runs on the host.
+	for _, path := range []string{"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"} {
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		conf, err := dns.ClientConfigFromFile(path)
+		if err != nil {
+			continue
+		}
+		var out []netip.AddrPort
+		for _, s := range conf.Servers {
+			if addr, err := netip.ParseAddr(s); err == nil {
+				out = append(out, netip.AddrPortFrom(addr, 53))
+			}
+		}
+		if len(out) > 0 {
+			return out
+		}
+	}
+	return nil
+}

@@ -1,0 +1,238 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"berth/api"
+	"berth/images"
+	"berth/reconciler"
+	"berth/spec"
+	"berth/store"
+)
+
+// plan says what apply would do, and changes nothing: no pull, no record.
+func (a *Agent) plan(ctx context.Context, req *api.ApplyRequest) (*api.Plan, error) {
+	if err := validName(req.Stack.Name); err != nil {
+		return nil, err
+	}
+	cur, rev := a.w.stack(req.Stack.Name)
+	if err := a.expected(req, cur); err != nil {
+		return nil, err
+	}
+	next, missing, err := a.preview(req, rev)
+	if err != nil {
+		return nil, err
+	}
+	record := nextStack(req, cur, next)
+	out := &api.Plan{Stack: req.Stack.Name, Next: next.Number, Images: missing}
+	if rev != nil {
+		out.Revision = rev.Number
+	}
+	p := &previewer{a: a, v: a.w.view(), req: req, rev: rev, next: next, cur: cur, record: &record}
+	p.services(out)
+	p.resources(out)
+	out.Changed = slices.ContainsFunc(out.Services, func(s api.PlanService) bool { return s.Verb != api.PlanUnchanged }) ||
+		slices.ContainsFunc(out.Networks, changes) || slices.ContainsFunc(out.Volumes, changes) ||
+		rev == nil || !sameRevision(rev, next)
+	if !out.Changed {
+		out.Next = out.Revision
+	}
+	return out, nil
+}
+
+func changes(r api.PlanResource) bool { return r.Verb != api.PlanUnchanged }
+
+// preview resolves like apply, but only from what is here; missing are the
+// references that apply would pull.
+func (a *Agent) preview(req *api.ApplyRequest, rev *store.Revision) (next *store.Revision, missing []string, err error) {
+	offline := *req
+	offline.Stack.Configs, offline.Stack.Secrets = a.digests(req.Stack.Configs), a.digests(req.Stack.Secrets)
+	next = &store.Revision{Number: 1, Stack: offline.Stack, Digests: map[string]string{}}
+	if rev != nil {
+		next.Number = rev.Number + 1
+		if len(req.Services) > 0 {
+			next.Stack.Services = union(nil, req.Stack.Services)
+			keepOthers(&next.Stack, rev, req.Services)
+		}
+	}
+	for name, n := range req.Scale {
+		s, ok := next.Stack.Services[name]
+		if !ok {
+			return nil, nil, invalid("no such service: %s", name)
+		}
+		next.Stack.Services = union(nil, next.Stack.Services)
+		s.Replicas = n
+		next.Stack.Services[name] = s
+	}
+	for name, s := range next.Stack.Services {
+		if rev != nil && len(req.Services) > 0 && !slices.Contains(req.Services, name) && rev.Digests[name] != "" {
+			next.Digests[name] = rev.Digests[name]
+			continue
+		}
+		img, err := a.images.Resolve(s.Image)
+		if err != nil {
+			if s.PullPolicy == string(images.PullNever) || s.Image == "" {
+				return nil, nil, placed(&next.Stack, "services."+name+".image", imageError(err))
+			}
+			missing = append(missing, s.Image)
+			continue
+		}
+		next.Digests[name] = img.Digest
+	}
+	slices.Sort(missing)
+	return next, slices.Compact(missing), nil
+}
+
+// digests replaces contents by what their digests would be.
+func (a *Agent) digests(files map[string]spec.File) map[string]spec.File {
+	out := map[string]spec.File{}
+	for key, f := range files {
+		if f.Digest == "" {
+			f.Digest = a.secrets.Digest(f.Content)
+		}
+		f.Content = nil
+		out[key] = f
+	}
+	return out
+}
+
+// previewer compares two revisions for people.
+type previewer struct {
+	a      *Agent
+	v      view
+	req    *api.ApplyRequest
+	rev    *store.Revision // nil: there is none
+	next   *store.Revision
+	cur    *store.Stack
+	record *store.Stack
+}
+
+func (p *previewer) services(out *api.Plan) {
+	for _, name := range inOrder(p.next.Stack.Services) {
+		out.Services = append(out.Services, p.service(name))
+	}
+	if p.rev == nil {
+		return
+	}
+	for _, name := range sortedKeys(p.rev.Stack.Services) {
+		if _, ok := p.next.Stack.Services[name]; !ok {
+			n := p.rev.Stack.Services[name].Replicas
+			out.Services = append(out.Services, api.PlanService{
+				Service: name, Verb: api.PlanRemove, Tasks: n, From: n, Reason: "no longer in the file",
+			})
+		}
+	}
+}
+
+func (p *previewer) service(name string) api.PlanService {
+	svc := p.next.Stack.Services[name]
+	out := api.PlanService{Service: name, Verb: api.PlanCreate, Tasks: svc.Replicas, To: svc.Replicas}
+	if p.rev == nil {
+		return out
+	}
+	old, ok := p.rev.Stack.Services[name]
+	if !ok {
+		return out
+	}
+	out.From = old.Replicas
+	oldID, newID := identity(p.v, p.rev, name), identity(p.v, p.next, name)
+	class := spec.ClassIgnored
+	for _, c := range spec.Diff(&old, &svc, oldID, newID) {
+		if c.Class == spec.ClassIgnored && c.Path != "image" && c.Path != "replicas" {
+			continue
+		}
+		out.Changes = append(out.Changes, api.PlanChange{
+			Path: c.Path, Old: c.Old, New: c.New, Position: position(&p.next.Stack, "services."+name+"."+c.Path),
+		})
+		class = min(class, c.Class) // replace is the least
+	}
+	epoch := p.cur != nil && p.cur.Epochs[name] != p.record.Epochs[name]
+	switch {
+	case class == spec.ClassReplace || epoch:
+		order, why := p.a.order(&p.next.Stack, &svc, p.next.Digests[name])
+		out.Verb, out.Order, out.Reason = api.PlanReplace, order.String(), why
+		if order == reconciler.StartFirst {
+			out.Reason = "one at a time"
+		}
+		if epoch && out.Changes == nil {
+			out.Reason = "asked for"
+		}
+	case old.Replicas != svc.Replicas:
+		out.Verb = api.PlanScale
+	case class == spec.ClassInPlace:
+		out.Verb, out.Reason = api.PlanUpdate, "no process is touched"
+	case p.cur != nil && p.cur.Stopped[name] && !p.record.Stopped[name]:
+		out.Verb, out.Reason = api.PlanCreate, "it is stopped"
+	default:
+		out.Verb, out.Tasks = api.PlanUnchanged, svc.Replicas
+	}
+	return out
+}
+
+func (p *previewer) resources(out *api.Plan) {
+	for _, key := range sortedKeys(p.next.Stack.Networks) {
+		n := p.next.Stack.Networks[key]
+		if n.External || !usedNetwork(&p.next.Stack, key) {
+			continue
+		}
+		r := api.PlanResource{Name: n.Name, Verb: api.PlanUnchanged}
+		switch rec := p.v.networks[n.Name]; {
+		case rec == nil:
+			r.Verb = api.PlanCreate
+		case !sameNetwork(rec.Spec, n):
+			r.Verb, r.Reason = api.PlanReplace, "its settings changed: every service on it moves"
+		}
+		out.Networks = append(out.Networks, r)
+	}
+	for name, rec := range p.v.networks {
+		if rec.Stack == p.next.Stack.Name && !wants(p.next, name) && !strings.Contains(name, "~") {
+			out.Networks = append(out.Networks, api.PlanResource{Name: name, Verb: api.PlanRemove, Reason: "no longer in the file"})
+		}
+	}
+	for _, key := range sortedKeys(p.next.Stack.Volumes) {
+		v := p.next.Stack.Volumes[key]
+		r := api.PlanResource{Name: v.Name, Verb: api.PlanUnchanged}
+		if !p.a.volumeExists(v.Name) && !v.External {
+			r.Verb = api.PlanCreate
+		}
+		if !usedVolume(&p.next.Stack, key) {
+			continue
+		}
+		out.Volumes = append(out.Volumes, r)
+	}
+}
+
+func usedVolume(st *spec.Stack, key string) bool {
+	for _, s := range st.Services {
+		for _, m := range s.Mounts {
+			if m.Type == spec.MountVolume && m.Source == key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inOrder sorts services so that each comes after what it depends on.
+func inOrder(services map[string]spec.Service) []string {
+	var out []string
+	done := map[string]bool{}
+	var visit func(string)
+	visit = func(name string) {
+		s, ok := services[name]
+		if !ok || done[name] {
+			return
+		}
+		done[name] = true
+		for _, d := range s.DependsOn {
+			visit(d.Service)
+		}
+		out = append(out, name)
+	}
+	for _, name := range sortedKeys(services) {
+		visit(name)
+	}
+	return out
+}

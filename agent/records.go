@@ -1,0 +1,180 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"berth/overlaynet"
+	"berth/reconciler"
+	"berth/spec"
+	"berth/store"
+)
+
+// recorded is the fate of one task to create.
+type recorded struct {
+	id  string
+	err error
+}
+
+// taskID derives the id of a task from what it is: the n-th attempt at a slot
+// of one stack. Kernel objects are named after it.
+func taskID(stackUID, service string, slot, attempt int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d/%d", stackUID, service, slot, attempt))
+	return hex.EncodeToString(sum[:6])
+}
+
+// recordTasks commits the intent of creating tasks, in one transaction: ids,
+// addresses, volumes.
+func (a *Agent) recordTasks(plan *reconciler.Plan, acts []reconciler.Action) []recorded {
+	out := make([]recorded, len(acts))
+	v := a.w.view()
+	err := a.w.commit(func(c *change) error {
+		s, r := c.w.stacks[plan.Stack], c.w.revisions[plan.Stack]
+		if s == nil || r.Number != plan.Revision || s.Removing != nil {
+			return errors.New("the stack has changed since")
+		}
+		d := a.derive(v, s, r)
+		for i, act := range acts {
+			t, err := a.newTask(c, s, r, d, act)
+			if err != nil {
+				out[i].err = err
+				continue
+			}
+			out[i].id = t.ID
+			c.putTask(t)
+		}
+		return nil
+	})
+	if err != nil {
+		for i := range out {
+			out[i].err = err
+		}
+	}
+	return out
+}
+
+func (a *Agent) newTask(c *change, s *store.Stack, r *store.Revision, d *derived, act reconciler.Action) (store.Task, error) {
+	svc := r.Stack.Services[act.Service]
+	t := store.Task{
+		ID:    taskID(s.UID, act.Service, act.Slot, act.Attempt),
+		Stack: s.Name, Service: act.Service, Slot: act.Slot, Attempt: act.Attempt, Revision: r.Number,
+		Key: d.keys[act.Service], InPlace: d.inPlace[act.Service],
+		Image: svc.Image, Digest: r.Digests[act.Service], Spec: svc, Parent: act.Parent,
+		State: store.StatePending, Created: time.Now(), Failures: act.Failures, Restarts: act.Restarts,
+	}
+	if err := a.giveAddresses(c, &t, r, &svc); err != nil {
+		return t, err
+	}
+	t.Anonymous = a.anonymousVolumes(s, &t)
+	return t, nil
+}
+
+// giveAddresses takes an address for t on each network of its service.
+func (a *Agent) giveAddresses(c *change, t *store.Task, r *store.Revision, svc *spec.Service) error {
+	if svc.NetworkMode != "" {
+		return nil
+	}
+	ordered := attachmentsInOrder(svc.Networks)
+	gateway := defaultRoute(r, svc.Networks)
+	for i, at := range ordered {
+		name := r.Stack.Networks[at.Network].Name
+		n := c.network(name)
+		if n == nil {
+			return fmt.Errorf("network %s does not exist", name)
+		}
+		e := store.Endpoint{
+			Network: name, MAC: at.MAC, Ifname: at.InterfaceName, Aliases: at.Aliases,
+			Default: at.Network == gateway,
+		}
+		if e.Ifname == "" {
+			e.Ifname = fmt.Sprintf("eth%d", i)
+		}
+		if e.MAC == "" && len(ordered) == 1 {
+			e.MAC = svc.MACAddress
+		}
+		next := *n
+		var err error
+		if e.IPv4, err = a.address(c, &next, at.IPv4, false); err != nil {
+			return err
+		}
+		if next.Subnet6.IsValid() {
+			if e.IPv6, err = a.address(c, &next, at.IPv6, true); err != nil {
+				return err
+			}
+		}
+		c.putNetwork(next)
+		t.Endpoints = append(t.Endpoints, e)
+		c.putTask(*t) // the next address must see this one
+	}
+	return nil
+}
+
+// address takes wanted, or the next free address after the last one given.
+func (a *Agent) address(c *change, n *store.Network, wanted string, six bool) (netip.Addr, error) {
+	taken := map[netip.Addr]bool{}
+	c.addresses(n.Name, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
+	subnet, last := n.Subnet4, &n.Last4
+	if six {
+		subnet, last = n.Subnet6, &n.Last6
+	}
+	if wanted != "" {
+		addr, err := netip.ParseAddr(wanted)
+		switch {
+		case err != nil:
+			return addr, fmt.Errorf("address %s: %w", wanted, err)
+		case !subnet.Contains(addr):
+			return addr, fmt.Errorf("address %s is not in subnet %s of network %s", wanted, subnet, n.Name)
+		case taken[addr]:
+			return addr, fmt.Errorf("address %s of network %s is in use", wanted, n.Name)
+		}
+		return addr, nil
+	}
+	within := subnet
+	if !six && n.Range4.IsValid() {
+		within = n.Range4
+	}
+	addr, err := overlaynet.NextAddr(netOf(n), within, *last, func(x netip.Addr) bool { return taken[x] })
+	if err != nil {
+		return addr, fmt.Errorf("network %s: %w", n.Name, err)
+	}
+	*last = addr
+	return addr, nil
+}
+
+func netOf(n *store.Network) overlaynet.Network {
+	return overlaynet.Network{
+		ID: n.ID, Subnet4: n.Subnet4, Gateway4: n.Gateway4, Subnet6: n.Subnet6, Gateway6: n.Gateway6,
+		Internal: n.Internal, MTU: n.MTU,
+	}
+}
+
+// anonymousVolumes names the volumes of t that have no name in the file: of
+// its mounts without a source, and of the image's VOLUMEs that nothing else is
+// mounted on. They belong to the slot, so a successor finds its data again.
+func (a *Agent) anonymousVolumes(s *store.Stack, t *store.Task) map[string]string {
+	targets := map[string]bool{}
+	for _, target := range a.imageVolumes(t.Digest) {
+		targets[target] = true
+	}
+	for _, m := range t.Spec.Mounts {
+		if m.Type == spec.MountVolume && m.Source == "" {
+			targets[m.Target] = true
+			continue
+		}
+		delete(targets, m.Target)
+	}
+	if len(targets) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for target := range targets {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d/%d/%s", s.UID, t.Service, t.Slot, s.Renewals[t.Service], target))
+		out[target] = strings.Join([]string{t.Stack, t.Service, hex.EncodeToString(sum[:8])}, "_")
+	}
+	return out
+}

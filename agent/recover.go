@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"berth/runtime"
+	"berth/store"
+)
+
+// recover brings records and machine together at the agent's start: tasks
+// that ran are adopted, those that died while no agent ran or in a reboot are
+// noted as lost, half-made ones are taken back, and whatever no record claims
+// is removed. It keeps the traffic as it was: nothing is withdrawn that still
+// runs.
+func (a *Agent) recover(ctx context.Context) error {
+	list, err := a.containers.List(ctx)
+	if err != nil {
+		return fmt.Errorf("look for running containers: %w", err)
+	}
+	there := map[string]runtime.Status{}
+	for _, st := range list {
+		there[st.ID] = st
+	}
+	v := a.w.view()
+	known := map[string]bool{}
+	for _, t := range v.tasks {
+		known[t.ID] = true
+		st, ok := there[t.ID]
+		if err := a.adopt(ctx, t, st, ok); err != nil {
+			return err
+		}
+	}
+	for id := range there {
+		if !known[id] {
+			a.log.Warn("removing a container that no record claims", "id", id)
+			if err := a.unmake(ctx, &store.Task{ID: id, Stack: "orphan", Service: id}); err != nil {
+				return err
+			}
+		}
+	}
+	if err := a.w.flush(); err != nil {
+		return err
+	}
+	if err := a.sweep(ctx); err != nil {
+		return err
+	}
+	return a.resumeTraffic(ctx)
+}
+
+// adopt makes the record of one task say what is there.
+func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, there bool) error {
+	switch {
+	case t.State == store.StateRemoved || t.State == store.StateExited:
+		return nil
+	case t.State == store.StatePending && there && st.State == runtime.StateRunning && st.Pid != 0:
+		// It started and the note was lost: it runs.
+		health := ""
+		if a.healthcheck(t) != nil {
+			health = starting
+		}
+		a.w.note(t.ID, func(t *store.Task) { t.State, t.Started, t.Health = store.StateRunning, st.StartedAt, health })
+	case t.State == store.StatePending:
+		if err := a.unmake(ctx, t); err != nil {
+			return err
+		}
+		a.lose(t, "the agent ended while it was created")
+	case !there:
+		a.lose(t, "the machine was restarted, or it was removed by hand")
+	case st.State == runtime.StateExited || st.State == runtime.StateUnknown:
+		// The exits channel delivers it, with its code.
+	}
+	return nil
+}
+
+func (a *Agent) lose(t *store.Task, reason string) {
+	a.w.note(t.ID, func(t *store.Task) {
+		t.State, t.ExitCode, t.Lost, t.Published = store.StateExited, -1, true, false
+		t.Finished, t.Reason = time.Now(), reason
+	})
+}
+
+// sweep removes kernel objects and files that no record claims.
+func (a *Agent) sweep(ctx context.Context) error {
+	v := a.w.view()
+	tasks, networks := map[string]bool{}, map[string]bool{}
+	for _, t := range v.tasks {
+		if t.State != store.StateRemoved {
+			tasks[t.ID] = true
+		}
+	}
+	for _, n := range v.networks {
+		networks[n.ID] = true
+	}
+	if err := a.networks.Sweep(ctx, networks, tasks); err != nil {
+		return fmt.Errorf("sweep the networks: %w", err)
+	}
+	for _, root := range []string{filepath.Join(a.cfg.Run, "tasks"), filepath.Join(a.cfg.Root, "tasks")} {
+		entries, err := os.ReadDir(root)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("sweep the tasks: %w", err)
+		}
+		for _, e := range entries {
+			if tasks[e.Name()] {
+				continue
+			}
+			if err := a.images.Unmount(filepath.Join(a.cfg.Run, "tasks", e.Name(), "rootfs")); err != nil {
+				return err
+			}
+			if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
+				return fmt.Errorf("sweep the tasks: %w", err)
+			}
+		}
+	}
+	return a.sweepSecrets()
+}
+
+// sweepSecrets deletes content that no kept revision uses. While a request
+// brings new content it leaves the work to the next time.
+func (a *Agent) sweepSecrets() error {
+	if !a.contents.TryLock() {
+		return nil
+	}
+	defer a.contents.Unlock()
+	tasks, used := map[string]bool{}, map[string]bool{}
+	for _, t := range a.w.view().tasks {
+		if t.State != store.StateRemoved {
+			tasks[t.ID] = true
+		}
+	}
+	err := a.db.View(func(tx store.Tx) error {
+		return store.Each(tx, store.Revisions, "", func(_ string, r store.Revision) error {
+			for _, f := range r.Stack.Configs {
+				used[f.Digest] = true
+			}
+			for _, f := range r.Stack.Secrets {
+				used[f.Digest] = true
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return a.secrets.Sweep(tasks, used)
+}
+
+// resumeTraffic makes bridges, rules and names as the records have them, and
+// takes the published ports again.
+func (a *Agent) resumeTraffic(ctx context.Context) error {
+	v := a.w.view()
+	for _, n := range v.networks {
+		if err := a.networks.Ensure(ctx, netOf(n)); err != nil {
+			// One network must not keep the others down: the loop tries again.
+			a.log.Error("make a network", "network", n.Name, "err", err)
+			continue
+		}
+		a.ensured.set(n.ID, true)
+	}
+	for name, s := range v.stacks {
+		if s.Removing != nil {
+			continue
+		}
+		if _, err := a.ports.hold(name, &v.revisions[name].Stack, s.Ports); err != nil {
+			a.log.Error("take the published ports of a stack", "stack", name, "err", err)
+		}
+	}
+	return a.traffic.apply(ctx)
+}
+
+// revision reads a revision of a stack; the wanted one from memory.
+func (a *Agent) revision(stack string, n uint64) (*store.Revision, error) {
+	if _, r := a.w.stack(stack); r != nil && r.Number == n {
+		return r, nil
+	}
+	var r store.Revision
+	err := a.db.View(func(tx store.Tx) (err error) {
+		r, err = store.Get[store.Revision](tx, store.Revisions, store.RevisionKey(stack, n))
+		return err
+	})
+	return &r, err
+}

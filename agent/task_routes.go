@@ -1,0 +1,262 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/coder/websocket"
+	"github.com/danielgtaylor/huma/v2"
+
+	"berth/api"
+	"berth/runtime"
+	"berth/store"
+)
+
+type taskPath struct {
+	Task string `path:"task"`
+}
+
+// findTask finds a task by id, by a unique prefix of it, or by its name
+// (then the newest).
+func (a *Agent) findTask(s string) (*store.Task, error) {
+	var found *store.Task
+	for _, t := range a.w.view().tasks {
+		switch {
+		case t.ID == s:
+			return t, nil
+		case t.Name() == s && t.State != store.StateRemoved:
+			found = t
+		case len(s) >= 4 && strings.HasPrefix(t.ID, s):
+			if found != nil && found.ID != t.ID {
+				return nil, invalid("%s is the beginning of more than one task's id", s)
+			}
+			found = t
+		}
+	}
+	if found == nil {
+		return nil, notFound("no task %s", s)
+	}
+	return found, nil
+}
+
+func (a *Agent) taskRoutes(h huma.API, mux *http.ServeMux) {
+	huma.Register(h, op(http.MethodGet, "/v1/tasks/{task}", "Show a task"),
+		func(_ context.Context, in *taskPath) (*reply[api.Task], error) {
+			t, err := a.findTask(in.Task)
+			if err != nil {
+				return nil, fail(err)
+			}
+			return &reply[api.Task]{a.apiTask(a.w.view(), t)}, nil
+		})
+	huma.Register(h, op(http.MethodGet, "/v1/tasks/{task}/inspect", "Show everything about a task"),
+		func(ctx context.Context, in *taskPath) (*reply[api.TaskInspect], error) {
+			t, err := a.findTask(in.Task)
+			if err != nil {
+				return nil, fail(err)
+			}
+			return &reply[api.TaskInspect]{a.inspect(ctx, t)}, nil
+		})
+	mux.HandleFunc("GET /v1/tasks/{task}/exec", a.interactive(a.serveExec))
+	mux.HandleFunc("GET /v1/tasks/{task}/attach", a.interactive(a.serveAttach))
+}
+
+func (a *Agent) inspect(ctx context.Context, t *store.Task) api.TaskInspect {
+	out := api.TaskInspect{
+		Task: a.apiTask(a.w.view(), t), Service: t.Spec, Probes: a.probes.of(t.ID), LogPath: a.containers.LogPath(t.ID),
+		Bundle: a.taskRun(t.ID), SpecHash: t.Key, CgroupPath: filepath.Join(a.cfg.CgroupParent, t.ID),
+	}
+	if st, err := a.containers.Status(ctx, t.ID); err == nil {
+		out.Pid = st.Pid
+	}
+	return out
+}
+
+// interactive upgrades to a WebSocket and reports how f ended as its last
+// message.
+func (a *Agent) interactive(f func(ctx context.Context, c *websocket.Conn, t *store.Task) (int, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		t, err := a.findTask(r.PathValue("task"))
+		if err == nil && t.State != store.StateRunning {
+			err = &api.Error{Status: http.StatusConflict, Code: api.CodeConflict, Detail: t.Name() + " is not running"}
+		}
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return // it has answered
+		}
+		defer c.CloseNow() //nolint:errcheck // the second close of two
+		c.SetReadLimit(1 << 20)
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		code, err := f(ctx, c, t)
+		if err != nil {
+			frame(ctx, c, api.ChannelError, problem(err))
+		} else {
+			frame(ctx, c, api.ChannelExit, map[string]int{"exit_code": code})
+		}
+		c.Close(websocket.StatusNormalClosure, "") //nolint:errcheck // the peer may be gone
+	}
+}
+
+// frame sends a JSON message; a peer that is gone learns nothing.
+func frame(ctx context.Context, c *websocket.Conn, channel byte, v any) {
+	data, err := json.Marshal(v)
+	if err == nil {
+		_ = c.Write(ctx, websocket.MessageBinary, append([]byte{channel}, data...))
+	}
+}
+
+// channelWriter sends what is written to it on one channel.
+type channelWriter struct {
+	ctx     context.Context
+	c       *websocket.Conn
+	channel byte
+}
+
+// Write sends p as one message.
+func (w *channelWriter) Write(p []byte) (int, error) {
+	if err := w.c.Write(w.ctx, websocket.MessageBinary, append([]byte{w.channel}, p...)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// input reads the client's messages: stdin into a pipe, the rest to its
+// channels. It ends with the connection and then cancels the session.
+type input struct {
+	stdin  *io.PipeReader
+	resize chan runtime.WindowSize
+	signal chan string
+}
+
+func readInput(ctx context.Context, cancel context.CancelFunc, c *websocket.Conn) *input {
+	r, w := io.Pipe()
+	in := &input{stdin: r, resize: make(chan runtime.WindowSize, 4), signal: make(chan string, 4)}
+	var once sync.Once
+	end := func() { once.Do(func() { w.Close() }) }
+	go func() {
+		defer cancel()
+		defer end()
+		for {
+			_, msg, err := c.Read(ctx)
+			if err != nil {
+				return
+			}
+			if len(msg) == 0 {
+				continue
+			}
+			switch msg[0] {
+			case api.ChannelStdin:
+				if len(msg) == 1 {
+					end()
+					continue
+				}
+				if _, err := w.Write(msg[1:]); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+					return
+				}
+			case api.ChannelResize:
+				var size runtime.WindowSize
+				if json.Unmarshal(msg[1:], &size) == nil {
+					select {
+					case in.resize <- size:
+					case <-ctx.Done():
+					}
+				}
+			case api.ChannelSignaled:
+				var s struct {
+					Signal string `json:"signal"`
+				}
+				if json.Unmarshal(msg[1:], &s) == nil {
+					select {
+					case in.signal <- s.Signal:
+					default:
+					}
+				}
+			}
+		}
+	}()
+	return in
+}
+
+func (a *Agent) serveExec(ctx context.Context, c *websocket.Conn, t *store.Task) (int, error) {
+	_, first, err := c.Read(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var req api.ExecRequest
+	if err := json.Unmarshal(first, &req); err != nil {
+		return 0, invalid("exec request: %v", err)
+	}
+	if len(req.Args) == 0 {
+		return 0, invalid("exec needs a command")
+	}
+	e := runtime.Exec{
+		Args: req.Args, Env: req.Env, User: req.User, WorkingDir: req.WorkingDir, TTY: req.TTY, Privileged: req.Privileged,
+	}
+	a.events.task(t, "exec_start", strings.Join(req.Args, " "))
+	if req.Detach {
+		go func() {
+			if _, err := a.containers.Exec(context.WithoutCancel(ctx), t.ID, e); err != nil {
+				a.log.Warn("detached exec", "task", t.Name(), "err", err)
+			}
+		}()
+		return 0, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in := readInput(ctx, cancel, c)
+	defer in.stdin.Close()
+	if req.Stdin {
+		e.Stdin = in.stdin
+	}
+	e.Stdout = &channelWriter{ctx, c, api.ChannelStdout}
+	e.Stderr = &channelWriter{ctx, c, api.ChannelStderr}
+	if req.TTY {
+		e.Resize = in.resize
+		if req.Rows > 0 {
+			in.resize <- runtime.WindowSize{Rows: req.Rows, Cols: req.Cols}
+		}
+	}
+	return a.containers.Exec(ctx, t.ID, e)
+}
+
+func (a *Agent) serveAttach(ctx context.Context, c *websocket.Conn, t *store.Task) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in := readInput(ctx, cancel, c)
+	defer in.stdin.Close()
+	go func() {
+		for {
+			select {
+			case s := <-in.signal:
+				if sig, err := runtime.ParseSignal(s); err == nil {
+					_ = a.signal(ctx, t, sig) // its effect is seen, or not
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	var stdin io.Reader
+	if t.Spec.StdinOpen {
+		stdin = in.stdin
+	}
+	err := a.containers.Attach(ctx, t.ID, stdin,
+		&channelWriter{ctx, c, api.ChannelStdout}, &channelWriter{ctx, c, api.ChannelStderr}, in.resize)
+	if err != nil {
+		return 0, err
+	}
+	if cur := a.w.task(t.ID); cur != nil {
+		return cur.ExitCode, nil
+	}
+	return 0, nil
+}

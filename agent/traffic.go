@@ -1,0 +1,222 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/dataplane"
+	"berth/overlaynet"
+	"berth/spec"
+	"berth/store"
+)
+
+// traffic keeps rules and names equal to the set of published tasks. Many
+// requests that arrive while one change is made share the next one.
+type traffic struct {
+	a   *Agent
+	req chan chan error
+
+	mu       sync.Mutex
+	snapshot dataplane.Snapshot
+}
+
+// pace is the least time between two changes of the rules: fifty tasks that
+// become ready together cost a few changes, not fifty.
+const pace = 40 * time.Millisecond
+
+func newTraffic(a *Agent) *traffic { return &traffic{a: a, req: make(chan chan error)} }
+
+// sync makes the kernel and DNS match the records as they are now, and
+// returns when they do.
+func (t *traffic) sync(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case t.req <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t *traffic) run(ctx context.Context) {
+	var last time.Time
+	for {
+		var waiting []chan error
+		select {
+		case <-ctx.Done():
+			return
+		case d := <-t.req:
+			waiting = append(waiting, d)
+		}
+		hold := time.NewTimer(max(0, pace-time.Since(last)))
+	gather:
+		for {
+			select {
+			case d := <-t.req:
+				waiting = append(waiting, d)
+			case <-hold.C:
+				break gather
+			case <-ctx.Done():
+				return
+			}
+		}
+		last = time.Now()
+		err := t.apply(ctx)
+		for _, d := range waiting {
+			d <- err
+		}
+	}
+}
+
+// apply computes rules and names whole and puts them in force.
+func (t *traffic) apply(ctx context.Context) error {
+	v := t.a.w.view()
+	rules, snap := t.a.rules(v)
+	if err := t.a.traffics(ctx, rules); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.snapshot = snap
+	t.mu.Unlock()
+	return t.a.writeSnapshot(snap)
+}
+
+// traffics puts the rules in force, or takes them away with the last network.
+func (a *Agent) traffics(ctx context.Context, r overlaynet.Rules) error {
+	if len(r.Networks) == 0 && len(r.Ports) == 0 {
+		return a.networks.Teardown(ctx)
+	}
+	return a.networks.Sync(ctx, r)
+}
+
+func (a *Agent) snapshotPath() string { return filepath.Join(a.cfg.Run, "dataplane.json") }
+
+func (a *Agent) writeSnapshot(s dataplane.Snapshot) error {
+	if err := dataplane.Write(a.snapshotPath(), s); err != nil {
+		return fmt.Errorf("write the names: %w", err)
+	}
+	return a.ensureDataplane(len(s.Networks) > 0 || len(s.Loopback) > 0)
+}
+
+// rules computes the wanted rules and names from the records.
+func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
+	var r overlaynet.Rules
+	snap := dataplane.Snapshot{Version: 1, Upstreams: a.upstreams()}
+	names := map[string]*namespace{}
+	for _, name := range sortedKeys(v.networks) {
+		n := v.networks[name]
+		if !a.ensured.has(n) {
+			continue
+		}
+		r.Networks = append(r.Networks, netOf(n))
+		names[name] = newNamespace(n)
+	}
+	for _, key := range sortedKeys(v.vips) {
+		vip := v.vips[key]
+		n := v.networks[vip.Network]
+		if n == nil || names[vip.Network] == nil {
+			continue
+		}
+		r.Services = append(r.Services, overlaynet.Service{
+			ID: vip.Stack + "/" + vip.Service + "/" + vip.Network, NetworkID: n.ID, VIP4: vip.IPv4, VIP6: vip.IPv6,
+			Backends: backends(v, vip.Stack, vip.Service, vip.Network),
+		})
+		rev := v.revisions[vip.Stack]
+		if rev == nil {
+			continue
+		}
+		if svc, ok := rev.Stack.Services[vip.Service]; ok {
+			names[vip.Network].service(rev, &svc, vip)
+		}
+	}
+	for _, t := range v.tasks {
+		for _, e := range t.Endpoints {
+			if ns := names[e.Network]; ns != nil && t.Live() {
+				ns.task(t, e, v.vips[store.VIPKey(e.Network, t.Stack, t.Service)] != nil)
+			}
+		}
+	}
+	a.publishedPorts(v, &r, &snap)
+	for _, name := range sortedKeys(names) {
+		snap.Networks = append(snap.Networks, names[name].network())
+	}
+	return r, snap
+}
+
+// backends are the published tasks of a service on one network.
+func backends(v view, stack, service, network string) []overlaynet.Backend {
+	var out []overlaynet.Backend
+	for _, t := range v.tasks {
+		if t.Stack != stack || t.Service != service || !t.Published || !t.Live() {
+			continue
+		}
+		for _, e := range t.Endpoints {
+			if e.Network == network || network == "" && e.Default {
+				out = append(out, overlaynet.Backend{TaskID: t.ID, Addr4: e.IPv4, Addr6: e.IPv6})
+			}
+		}
+	}
+	return out
+}
+
+func (a *Agent) publishedPorts(v view, r *overlaynet.Rules, snap *dataplane.Snapshot) {
+	for _, name := range sortedKeys(v.stacks) {
+		s, rev := v.stacks[name], v.revisions[name]
+		if s.Removing != nil {
+			continue
+		}
+		for _, service := range sortedKeys(rev.Stack.Services) {
+			svc := rev.Stack.Services[service]
+			owner := service
+			if parent, ok := strings.CutPrefix(svc.NetworkMode, "service:"); ok {
+				owner = parent
+			} else if svc.NetworkMode != "" {
+				continue
+			}
+			targets := backends(v, name, owner, "")
+			for i, p := range svc.Ports {
+				port := s.Ports[portKey(service, i)]
+				if port == 0 {
+					port = p.Published
+				}
+				if port == 0 {
+					continue
+				}
+				host, _ := netip.ParseAddr(p.HostIP)
+				r.Ports = append(r.Ports, overlaynet.PublishedPort{
+					ID:     fmt.Sprintf("%s/%s/%d", name, service, i),
+					HostIP: host, Port: port, Protocol: p.Protocol, Target: p.Target, Backends: targets,
+				})
+				if p.Protocol == "tcp" && (!host.IsValid() || host.IsUnspecified() || host == netip.IPv6Loopback()) {
+					snap.Loopback = append(snap.Loopback, loopback(port, p, targets))
+				}
+			}
+		}
+	}
+}
+
+func loopback(port uint16, p spec.Port, targets []overlaynet.Backend) dataplane.Loopback {
+	l := dataplane.Loopback{Port: port}
+	for _, b := range targets {
+		addr := b.Addr4
+		if !addr.IsValid() {
+			addr = b.Addr6
+		}
+		l.Backends = append(l.Backends, netip.AddrPortFrom(addr, p.Target))
+	}
+	slices.SortFunc(l.Backends, netip.AddrPort.Compare)
+	return l
+}
+
+func portKey(service string, i int) string { return fmt.Sprintf("%s/%d", service, i) }

@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+
+	"berth/overlaynet"
+	"berth/spec"
+	"berth/store"
+)
+
+// giveVIPs takes a virtual address for each service on each network it is on,
+// and gives back those that are no longer needed. VIPs come from the upper end
+// of a subnet, tasks from the lower: neither moves the other.
+func (a *Agent) giveVIPs(c *change, stack string, st *spec.Stack) error {
+	wanted := map[string]bool{}
+	for _, name := range sortedKeys(st.Services) {
+		svc := st.Services[name]
+		if svc.EndpointMode == "dnsrr" || svc.NetworkMode != "" {
+			continue
+		}
+		for _, at := range svc.Networks {
+			netName := st.Networks[at.Network].Name
+			key := store.VIPKey(netName, stack, name)
+			wanted[key] = true
+			n := c.network(netName)
+			if n == nil {
+				return fmt.Errorf("network %s does not exist", netName)
+			}
+			if v := c.w.vips[key]; v != nil && n.Subnet4.Contains(v.IPv4) && v.IPv6.IsValid() == n.Subnet6.IsValid() {
+				if _, dropped := c.vips[key]; !dropped {
+					continue
+				}
+			}
+			v, err := a.newVIP(c, n, stack, name)
+			if err != nil {
+				return err
+			}
+			c.putVIP(v)
+		}
+	}
+	for key, v := range c.w.vips {
+		if v.Stack == stack && !wanted[key] {
+			c.dropVIP(key)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) newVIP(c *change, n *store.Network, stack, service string) (store.VIP, error) {
+	taken := map[netip.Addr]bool{n.Gateway4: true, n.Gateway6: true}
+	c.addresses(n.Name, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
+	v := store.VIP{Network: n.Name, Stack: stack, Service: service}
+	var ok bool
+	if v.IPv4, ok = highest(n.Subnet4, taken); !ok {
+		return v, fmt.Errorf("network %s: no address left in %s for service %s: %w", n.Name, n.Subnet4, service, overlaynet.ErrPoolExhausted)
+	}
+	if n.Subnet6.IsValid() {
+		if v.IPv6, ok = highest(n.Subnet6, taken); !ok {
+			return v, fmt.Errorf("network %s: no address left in %s for service %s: %w", n.Name, n.Subnet6, service, overlaynet.ErrPoolExhausted)
+		}
+	}
+	return v, nil
+}
+
+// highest is the highest free address of p, but for the last (IPv4's
+// broadcast address) and the first.
+func highest(p netip.Prefix, taken map[netip.Addr]bool) (netip.Addr, bool) {
+	b := p.Masked().Addr().As16()
+	host := p.Addr().BitLen() - p.Bits()
+	for i := range host {
+		b[15-i/8] |= 1 << (i % 8)
+	}
+	addr := netip.AddrFrom16(b)
+	if p.Addr().Is4() {
+		addr = addr.Unmap()
+	}
+	for addr = addr.Prev(); p.Contains(addr) && addr != p.Masked().Addr(); addr = addr.Prev() {
+		if !taken[addr] {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}

@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+
+	"berth/api"
+	"berth/images"
+	"berth/runtime/volume"
+	"berth/spec"
+	"berth/store"
+)
+
+// Labels of the volumes that stacks make.
+const (
+	labelStack     = "com.docker.compose.project"
+	labelVolume    = "com.docker.compose.volume"
+	labelAnonymous = "sh.berth.anonymous"
+)
+
+// ensureVolume makes the volume if it is missing. key is its key in the file,
+// "" for an anonymous one.
+func (a *Agent) ensureVolume(st *spec.Stack, key, name string, t *store.Task) (volume.Volume, error) {
+	if key != "" && st.Volumes[key].External {
+		v, err := a.volumes.Get(name)
+		if err != nil {
+			return v, fmt.Errorf("external volume %s: %w", name, err)
+		}
+		return v, nil
+	}
+	labels := map[string]string{labelStack: t.Stack}
+	if key == "" {
+		labels[labelAnonymous] = "true"
+		return a.volumes.Create(name, labels, nil)
+	}
+	maps.Copy(labels, st.Volumes[key].Labels)
+	labels[labelVolume] = key
+	return a.volumes.Create(name, labels, st.Volumes[key].DriverOpts)
+}
+
+func (a *Agent) volumeExists(name string) bool {
+	_, err := a.volumes.Get(name)
+	return err == nil
+}
+
+func (a *Agent) mountpoint(name string) string {
+	v, err := a.volumes.Get(name)
+	if err != nil {
+		return ""
+	}
+	return v.Mountpoint
+}
+
+// volumeUsers gives the names of the tasks that use each volume.
+func volumeUsers(v view) map[string][]string {
+	out := map[string][]string{}
+	for _, t := range v.tasks {
+		if t.State == store.StateRemoved {
+			continue
+		}
+		for _, name := range t.Anonymous {
+			out[name] = append(out[name], t.Name())
+		}
+		r := v.revisions[t.Stack]
+		for _, m := range t.Spec.Mounts {
+			if m.Type == spec.MountVolume && m.Source != "" && r != nil {
+				name := r.Stack.Volumes[m.Source].Name
+				out[name] = append(out[name], t.Name())
+			}
+		}
+	}
+	return out
+}
+
+func (a *Agent) listVolumes(stack string) ([]api.Volume, error) {
+	list, err := a.volumes.List()
+	if err != nil {
+		return nil, err
+	}
+	users := volumeUsers(a.w.view())
+	out := []api.Volume{}
+	for _, v := range list {
+		if stack != "" && v.Labels[labelStack] != stack {
+			continue
+		}
+		out = append(out, apiVolume(v, users[v.Name]))
+	}
+	return out, nil
+}
+
+func apiVolume(v volume.Volume, users []string) api.Volume {
+	return api.Volume{
+		Name: v.Name, Driver: "local", Mountpoint: v.Mountpoint, Stack: v.Labels[labelStack],
+		Key: v.Labels[labelVolume], Labels: v.Labels, Options: v.Options, CreatedAt: v.CreatedAt,
+		Anonymous: v.Labels[labelAnonymous] != "", UsedBy: users,
+	}
+}
+
+func (a *Agent) createVolume(req *api.VolumeCreate) (api.Volume, error) {
+	if req.Driver != "" && req.Driver != "local" {
+		return api.Volume{}, invalid("volume driver %q is not supported; use local", req.Driver)
+	}
+	v, err := a.volumes.Create(req.Name, req.Labels, req.Options)
+	if err != nil {
+		return api.Volume{}, err
+	}
+	a.events.emit(apiEvent{Type: "volume", Action: "create", Name: v.Name})
+	return apiVolume(v, nil), nil
+}
+
+func (a *Agent) removeVolume(name string) error {
+	if users := volumeUsers(a.w.view())[name]; len(users) > 0 {
+		return &api.Error{
+			Status: http.StatusConflict, Code: api.CodeInUse,
+			Detail: fmt.Sprintf("volume %s is in use by %s", name, users[0]), Hint: "`berth down` its stack first",
+		}
+	}
+	if err := a.volumes.Remove(name); err != nil {
+		return err
+	}
+	a.events.emit(apiEvent{Type: "volume", Action: "destroy", Name: name})
+	return nil
+}
+
+// pruneVolumes removes anonymous volumes that nobody uses; all also named
+// ones that no stack declares.
+func (a *Agent) pruneVolumes(all bool) (api.Removed, error) {
+	list, err := a.volumes.List()
+	if err != nil {
+		return api.Removed{}, err
+	}
+	v := a.w.view()
+	used := volumeUsers(v)
+	for _, r := range v.revisions {
+		for _, d := range r.Stack.Volumes {
+			used[d.Name] = append(used[d.Name], r.Stack.Name)
+		}
+	}
+	out := api.Removed{Names: []string{}}
+	for _, vol := range list {
+		if len(used[vol.Name]) > 0 || vol.Labels[labelAnonymous] == "" && !all {
+			continue
+		}
+		if vol.Labels[labelAnonymous] != "" && v.stacks[vol.Labels[labelStack]] != nil {
+			continue // its slot may come back
+		}
+		if err := a.volumes.Remove(vol.Name); err != nil {
+			return out, err
+		}
+		out.Names = append(out.Names, vol.Name)
+	}
+	return out, nil
+}
+
+// removeStackVolumes removes what a stack made: its named volumes that are not
+// external, and its anonymous ones.
+func (a *Agent) removeStackVolumes(stack string) error {
+	list, err := a.volumes.List()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, v := range list {
+		if v.Labels[labelStack] == stack {
+			errs = append(errs, a.volumes.Remove(v.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// pinned are the digests that no collection may take: those of every wanted
+// and kept revision and of every task.
+func (a *Agent) pinned() (map[string]bool, error) {
+	out := map[string]bool{}
+	for _, t := range a.w.view().tasks {
+		if t.State != store.StateRemoved {
+			out[t.Digest] = true
+		}
+	}
+	err := a.db.View(func(tx store.Tx) error {
+		return store.Each(tx, store.Revisions, "", func(_ string, r store.Revision) error {
+			for _, d := range r.Digests {
+				out[d] = true
+			}
+			return nil
+		})
+	})
+	return out, err
+}
+
+// removeStackImages removes the images of a stack that nobody else needs.
+// local limits it to images without a registry's name of their own. A failure
+// is logged: the stack is gone, its images can be pruned later.
+func (a *Agent) removeStackImages(r *store.Revision, which string) {
+	pinned, err := a.pinned()
+	if err != nil {
+		a.log.Error("remove the images of a stack", "stack", r.Stack.Name, "err", err)
+		return
+	}
+	var refs []string
+	for _, s := range r.Stack.Services {
+		if which == "local" && s.Build == nil {
+			continue
+		}
+		refs = append(refs, s.Image)
+	}
+	slices.Sort(refs)
+	for _, ref := range slices.Compact(refs) {
+		if _, err := a.images.Remove(ref, false, pinned); err != nil && !errors.Is(err, images.ErrInUse) && !errors.Is(err, images.ErrNotFound) {
+			a.log.Error("remove an image", "image", ref, "err", err)
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"berth/runtime"
+	"berth/store"
+)
+
+// How often the agent looks by itself.
+const (
+	flushEvery   = 100 * time.Millisecond
+	logsEvery    = 5 * time.Second
+	realityEvery = 5 * time.Second
+)
+
+// watchExits notes every exit, takes the task out of the traffic, and wakes
+// the loop.
+func (a *Agent) watchExits(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case st, ok := <-a.containers.Exits():
+			if !ok {
+				return
+			}
+			a.exited(ctx, st)
+		}
+	}
+}
+
+func (a *Agent) exited(ctx context.Context, st runtime.Status) {
+	t := a.w.task(st.ID)
+	if t == nil || t.State == store.StateExited || t.State == store.StateRemoved {
+		return
+	}
+	// A container whose bundle is gone was removed by hand, not ended.
+	_, err := a.containers.Status(ctx, st.ID)
+	lost := err != nil && t.StopAt.IsZero()
+	next := a.w.note(st.ID, func(t *store.Task) {
+		t.State, t.ExitCode, t.OOM, t.Lost = store.StateExited, st.ExitCode, st.OOMKilled, lost
+		t.Finished, t.Published = st.FinishedAt, false
+		if t.Finished.IsZero() {
+			t.Finished = time.Now()
+		}
+		if t.Started.IsZero() {
+			t.Started = st.StartedAt
+		}
+		switch {
+		case lost:
+			t.Reason = "removed by hand"
+		case st.OOMKilled && st.ExitCode != 0:
+			t.Reason = "out of memory"
+		}
+	})
+	if next.OOM {
+		a.events.task(next, "oom", "")
+	}
+	a.events.task(next, "die", exitText(next))
+	if t.Published {
+		go func() {
+			if err := a.traffic.sync(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("take an exited task out of the traffic", "task", t.Name(), "err", err)
+			}
+		}()
+	}
+	a.loop.wake()
+}
+
+// watchNetwork repairs what somebody else changed: a flushed table, a deleted
+// bridge.
+func (a *Agent) watchNetwork(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case _, ok := <-a.networks.Changed():
+			if !ok {
+				return
+			}
+			a.log.Warn("somebody changed the firewall rules or a bridge; repairing")
+			if err := a.repairNetwork(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("repair the network", "err", err)
+			}
+		}
+	}
+}
+
+func (a *Agent) repairNetwork(ctx context.Context) error {
+	// Rules first: they are what isolates. Then every bridge by the plan.
+	err := a.traffic.sync(ctx)
+	v := a.w.view()
+	for _, n := range v.networks {
+		if !a.ensured.has(n) {
+			continue
+		}
+		if e := a.networks.Ensure(ctx, netOf(n)); e != nil && err == nil {
+			err = e
+		}
+	}
+	a.loop.wake()
+	return err
+}
+
+func (a *Agent) watchLogs(ctx context.Context) {
+	a.every(ctx, logsEvery, func() {
+		if err := a.containers.RotateLogs(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("rotate logs", "err", err)
+		}
+	})
+}
+
+func (a *Agent) watchFlush(ctx context.Context) {
+	a.every(ctx, flushEvery, func() {
+		if err := a.w.flush(); err != nil {
+			a.log.Error("flush", "err", err)
+		}
+	})
+}
+
+// watchReality compares the records with what runs: the backstop for an event
+// that never came.
+func (a *Agent) watchReality(ctx context.Context) {
+	a.every(ctx, realityEvery, func() {
+		if err := a.compare(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("compare the records with what runs", "err", err)
+		}
+		if err := a.ensureDataplane(a.traffic.needed()); err != nil && ctx.Err() == nil {
+			a.log.Error("start the dataplane", "err", err)
+		}
+	})
+}
+
+func (a *Agent) every(ctx context.Context, d time.Duration, f func()) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f()
+		}
+	}
+}
+
+// compare finds running records without a container.
+func (a *Agent) compare(ctx context.Context) error {
+	started := time.Now()
+	list, err := a.containers.List(ctx)
+	if err != nil {
+		return err
+	}
+	there := map[string]runtime.Status{}
+	for _, st := range list {
+		there[st.ID] = st
+	}
+	for _, t := range a.w.view().tasks {
+		if t.State != store.StateRunning && t.State != store.StatePaused || t.Started.After(started) {
+			continue
+		}
+		st, ok := there[t.ID]
+		switch {
+		case !ok:
+			a.exited(ctx, runtime.Status{ID: t.ID, ExitCode: -1, FinishedAt: time.Now()})
+		case st.State == runtime.StateExited || st.State == runtime.StateUnknown:
+			a.exited(ctx, st)
+		}
+	}
+	return nil
+}

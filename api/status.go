@@ -1,0 +1,4 @@
+package api
+
+// GetStatus is the HTTP status of the answer.
+func (e *Error) GetStatus() int { return e.Status }
