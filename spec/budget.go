@@ -22,8 +22,8 @@ func (s *source) budget() *Diagnostic {
 	for _, doc := range s.docs {
 		for _, n := range doc.Content {
 			total += c.count(n, 1)
-			if c.found == nil && total > maxNodes {
-				c.report(n, fmt.Sprintf("the file holds more than %d values", maxNodes), "split it, or move data into files")
+			if total > maxNodes {
+				c.tooMany(n)
 			}
 			if c.found != nil {
 				return c.found
@@ -38,6 +38,8 @@ type counter struct {
 	size  map[*yaml.Node]int  // of anchors that were counted
 	open  map[*yaml.Node]bool // on the way from the root to here
 	found *Diagnostic
+	// aliases says that one was met.
+	aliases bool
 }
 
 func (c *counter) report(n *yaml.Node, message, hint string) {
@@ -66,11 +68,7 @@ func (c *counter) count(n *yaml.Node, depth int) int {
 	for _, child := range n.Content {
 		total += c.count(child, depth+1)
 		if total > maxNodes {
-			if c.found == nil && child.Kind == yaml.AliasNode {
-				c.report(child, fmt.Sprintf("with its aliases written out the file holds more than %d values", maxNodes),
-					"use fewer aliases inside anchors")
-			}
-			total = maxNodes + 1
+			c.tooMany(child)
 			break
 		}
 	}
@@ -84,9 +82,18 @@ func (c *counter) anchor(n *yaml.Node, depth int) int {
 		size = c.count(n.Alias, depth)
 		c.size[n.Alias] = size
 	}
-	if size > maxNodes && c.found == nil {
+	c.aliases = true
+	return size
+}
+
+// tooMany reports the node with which the limit was passed.
+func (c *counter) tooMany(n *yaml.Node) {
+	switch {
+	case c.found != nil:
+	case c.aliases:
 		c.report(n, fmt.Sprintf("with its aliases written out the file holds more than %d values", maxNodes),
 			"use fewer aliases inside anchors")
+	default:
+		c.report(n, fmt.Sprintf("the file holds more than %d values", maxNodes), "split it, or move data into files")
 	}
-	return size
 }

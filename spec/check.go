@@ -74,7 +74,7 @@ func (l *loading) narrow() {
 	if l.diags.Errors() {
 		return
 	}
-	if p, err = p.WithServicesEnvironmentResolved(false); err != nil {
+	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
 		l.explainFiles(p, err)
 		return
 	}

@@ -81,11 +81,6 @@ func (c serviceCheck) networks() {
 			c.undefined(c.at+".networks."+key, "network", key, sortedKeys(c.l.project.Networks))
 		}
 	}
-	if target, ok := strings.CutPrefix(c.s.NetworkMode, types.ServicePrefix); ok {
-		if _, there := c.l.project.Services[target]; !there {
-			c.failValue(c.at+".network_mode", "there is no service "+target, c.near(target))
-		}
-	}
 }
 
 func (c serviceCheck) healthcheck() {
@@ -108,17 +103,21 @@ func (c serviceCheck) dependencies() {
 			continue
 		}
 		at := c.l.dependencyPath(c.name, dep)
+		fail := c.fail
+		if !within(at, c.at+".depends_on") {
+			fail = c.failValue
+		}
 		disabled, off := p.DisabledServices[dep]
 		_, job := p.Jobs[dep]
 		switch {
 		case off && !c.s.DependsOn[dep].Required:
 		case job:
-			c.fail(at, "service "+c.name+" depends on "+dep+", which is a job", "depend on a service")
+			fail(at, "service "+c.name+" depends on "+dep+", which is a job", "depend on a service")
 		case off:
-			c.fail(at, fmt.Sprintf("service %s depends on %s, whose profile is not active (%s)",
+			fail(at, fmt.Sprintf("service %s depends on %s, whose profile is not active (%s)",
 				c.name, dep, strings.Join(disabled.Profiles, ", ")), "add --profile "+firstOf(disabled.Profiles)+", or write required: false")
 		default:
-			c.fail(at, "service "+c.name+" depends on "+dep+", which is not defined", c.near(dep))
+			fail(at, "service "+c.name+" depends on "+dep+", which is not defined", c.near(dep))
 		}
 	}
 }

@@ -95,9 +95,6 @@ func network(key string, n types.NetworkConfig) Network {
 // file reads what a config or a secret delivers.
 func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 	f := File{Key: key, Name: c.Name, External: bool(c.External), Labels: filled(c.Labels)}
-	if l.o.NoInterpolate {
-		return f
-	}
 	problem := func(attr, message, hint string) {
 		l.add(l.placed(l.atUp(), path+attr, message, hint))
 	}

@@ -224,6 +224,16 @@ func dotenvDiagnostic(s *source, err error) Diagnostic {
 		line, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
 	}
+	if open, ok := strings.CutPrefix(text, "unterminated quoted value "); ok {
+		// The parser is at the end of the file by then.
+		text = "a quote is not closed"
+		for i, l := range s.lines {
+			if strings.Contains(l, strings.TrimSpace(open)) {
+				line = i + 1
+				break
+			}
+		}
+	}
 	line = max(1, min(line, len(s.lines)))
 	text, _, _ = strings.Cut(text, "\n")
 	return s.at(Error, line, 1, len(s.lines[line-1]), "", "variables: "+text, "write NAME=value, one a line")

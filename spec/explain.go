@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 )
 
@@ -36,7 +35,7 @@ func (l *loading) explain(err error) {
 // said reports whether the walk found what d says, in better words.
 func (l *loading) said(d Diagnostic) bool {
 	for _, s := range l.diags {
-		if s.Severity == Error && s.File == d.File && (s.Line == d.Line || strings.HasPrefix(s.Path, d.Path+".")) {
+		if s.Severity == Error && s.File == d.File && (s.Line == d.Line || s.Path == d.Path || strings.HasPrefix(s.Path, d.Path+".")) {
 			return true
 		}
 	}
@@ -245,9 +244,36 @@ func ruleSchema(l *loading, m []string) (Diagnostic, bool) {
 	}
 	if m := sentence.FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
-		return l.placedValue(Error, path, subject(path)+": "+m[2], ""), true
+		return l.valueError(path, m[2]), true
 	}
 	return l.placed(Error, "", text, ""), false
+}
+
+// valueWords are what the loader and its libraries say of a value that has
+// the wrong form.
+var valueWords = []struct {
+	pattern *regexp.Regexp
+	plain   string // after the value
+	hint    string
+}{
+	{regexp.MustCompile(`^'(.*)' does not match pattern '\^\(always\|never`), "is no pull policy", "write always, missing, never or every_12h"},
+	{regexp.MustCompile(`^'(.*)' does not match pattern`), "has the wrong form", ""},
+	{regexp.MustCompile(`time: .*in duration "(.*)"`), "is not a duration", "write 30s, 1m30s or 2h"},
+	{regexp.MustCompile(`invalid duration "?([^"]*)"?`), "is not a duration", "write 30s, 1m30s or 2h"},
+	{regexp.MustCompile(`'(.*)' is not valid duration`), "is not a duration", "write 30s, 1m30s or 2h"},
+	{regexp.MustCompile(`invalid size: '(.*)'`), "is not a size", "write 64m or 2g"},
+	{regexp.MustCompile(`invalid suffix: '(.*)'`), "is not a unit of size", "write 64m or 2g"},
+	{regexp.MustCompile(`strconv\.\w+: parsing "(.*)": invalid syntax`), "is not a number", "write digits"},
+	{regexp.MustCompile(`strconv\.\w+: parsing "(.*)": value out of range`), "is too large", "write a smaller number"},
+}
+
+func (l *loading) valueError(path, text string) Diagnostic {
+	for _, w := range valueWords {
+		if m := w.pattern.FindStringSubmatch(text); m != nil {
+			return l.placedValue(Error, path, fmt.Sprintf("%s: %q %s", subject(path), m[1], w.plain), w.hint)
+		}
+	}
+	return l.placedValue(Error, path, subject(path)+": "+l.shortPaths(text), "")
 }
 
 func (l *loading) unknownAt(path, key string) Diagnostic {
@@ -286,6 +312,7 @@ var kinds = map[string][2]string{
 	"number or string":                {"a number", "write digits"},
 	"array or string":                 {"text or a list of texts", "put the value in quotes"},
 	"array, null or string":           {"text or a list of texts", "put the value in quotes"},
+	"null":                            {"text or a list of texts", "write it as one text, or as lines that begin with -"},
 	"boolean, null, number or string": {"one value, not a list or mapping", "write NAME: value"},
 }
 
@@ -315,7 +342,7 @@ func ruleInterpolate(l *loading, m []string) (Diagnostic, bool) {
 		}
 		text = rest
 	}
-	return l.placedValue(Error, path, subject(path)+": "+text, ""), true
+	return l.valueError(path, text), true
 }
 
 func ruleExtendsCycle(l *loading, m []string) (Diagnostic, bool) {
@@ -341,7 +368,7 @@ func ruleOpen(l *loading, m []string) (Diagnostic, bool) {
 
 func ruleDecode(l *loading, m []string) (Diagnostic, bool) {
 	path := dotted(m[1])
-	return l.placedValue(Error, path, subject(path)+": "+l.shortPaths(m[2]), ""), true
+	return l.valueError(path, m[2]), true
 }
 
 func rulePath(l *loading, m []string) (Diagnostic, bool) {
@@ -355,7 +382,7 @@ func rulePath(l *loading, m []string) (Diagnostic, bool) {
 		keys, _, _ := strings.Cut(message, " attributes")
 		message, hint = subject(path)+" has more than one of "+strings.ReplaceAll(keys, "|", ", "), "keep one"
 	case strings.HasPrefix(message, "conflicting parameters"):
-		key := strings.Trim(message[strings.LastIndex(message, ` and "`)+6:], `" specified`)
+		key := strings.TrimSuffix(message[strings.LastIndex(message, ` and "`)+6:], `" specified`)
 		message, hint = fmt.Sprintf("%s is external, so %s has no effect", subject(path), key), "remove one of the two"
 	default:
 		message = subject(path) + ": " + message
@@ -379,13 +406,6 @@ func ruleMount(l *loading, m []string) (Diagnostic, bool) {
 	return l.placed(Error, "services", "a "+m[1]+" has no "+key, "write "+key+":"), false
 }
 
-var (
-	lineColumn  = regexp.MustCompile(`line (\d+), column (\d+): (.*)`)
-	lineOnly    = regexp.MustCompile(`line (\d+): (.*)`)
-	alreadyKey  = regexp.MustCompile(`^mapping key "(.*)" already defined at line (\d+)`)
-	unmarshaled = regexp.MustCompile("^cannot (?:construct|unmarshal) (\\S+)")
-)
-
 // syntax places an error of the YAML parser.
 func (l *loading) syntax(s *source, text string) Diagnostic {
 	if s == nil {
@@ -399,16 +419,5 @@ func (l *loading) syntax(s *source, text string) Diagnostic {
 	if s == nil {
 		s = l.main[0]
 	}
-	line, col := 0, 0
-	text = strings.ReplaceAll(strings.TrimPrefix(text, "yaml: "), "construct errors:\n", "")
-	if m := lineColumn.FindStringSubmatch(text); m != nil {
-		line, _ = strconv.Atoi(m[1])
-		col, _ = strconv.Atoi(m[2])
-		text = m[3]
-	} else if m := lineOnly.FindStringSubmatch(text); m != nil {
-		line, _ = strconv.Atoi(m[1])
-		text = m[2]
-	}
-	text, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimSpace(text), "yaml: "), "\n")
-	return s.syntaxAt(line, col, text)
+	return s.syntax(text)
 }

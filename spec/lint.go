@@ -15,7 +15,12 @@ import (
 func (l *loading) lint(u *unit) {
 	quiet := "" // below an attribute that was reported
 	u.src.walk(func(v visit) {
-		if quiet != "" && (v.path == quiet || strings.HasPrefix(v.path, quiet+".")) {
+		path, ok := u.stackPath(v.path)
+		if !ok {
+			return
+		}
+		v.path = path
+		if quiet != "" && within(v.path, quiet) {
 			// Unknown keys are still worth saying; the rest was said.
 			if v.name != "" {
 				l.unknown(u, v)
@@ -23,9 +28,6 @@ func (l *loading) lint(u *unit) {
 			return
 		}
 		quiet = ""
-		if u.only != "" && v.path != "services."+u.only && !strings.HasPrefix(v.path, "services."+u.only+".") {
-			return
-		}
 		switch {
 		case v.reset:
 			l.resets = append(l.resets, v.path)
@@ -62,7 +64,7 @@ func whereIn(path, name string) string {
 	case rest != "" && !strings.Contains(rest, "."):
 		return "in " + strings.TrimSuffix(kind, "s") + " " + rest
 	}
-	return "in " + parent
+	return "in " + subject(parent)
 }
 
 // movedHints are attributes of old versions, or of other tools, that many
@@ -82,17 +84,22 @@ func unknownHint(v visit) string {
 	if near := v.in.suggest(v.name); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
+	if v.path == v.name {
+		if get(v.value, "image") != nil || get(v.value, "build") != nil {
+			return "services stand below services:"
+		}
+		if v.in.keys["services"].any.keys[v.name] != nil {
+			return v.name + " belongs to a service: services.NAME." + v.name
+		}
+	}
+	if strings.HasPrefix(v.path, "secrets.") && v.name == "content" {
+		return "give a secret with file or environment"
+	}
 	if hint, ok := movedHints[v.name]; ok {
 		return hint
 	}
-	if place := elsewhere(v.name); place != "" {
-		parent, _, nested := strings.Cut(place, ".")
-		switch {
-		case strings.HasPrefix(v.path, "services.") && nested && !strings.Contains(place, "[]") && !strings.Contains(place, "*"):
-			return fmt.Sprintf("did you mean %s?", place)
-		case v.path == v.name && !nested:
-			return fmt.Sprintf("%s belongs to a service: services.NAME.%s", v.name, parent)
-		}
+	if place := v.in.elsewhere(v.name); strings.Contains(place, ".") {
+		return fmt.Sprintf("%s belongs below %s", v.name, strings.TrimSuffix(place, "."+v.name))
 	}
 	return "remove it, or begin its name with x-"
 }
@@ -154,7 +161,11 @@ func (l *loading) probe(u *unit, v visit) {
 	if n.Kind != yaml.SequenceNode {
 		return
 	}
+	targets := map[string]*yaml.Node{}
 	for i, item := range n.Content {
+		if strings.HasSuffix(v.path, ".volumes") {
+			l.twice(u, fmt.Sprintf("%s.%d", v.path, i), item, targets)
+		}
 		text, ok := u.text(item)
 		if !ok || l.o.NoInterpolate {
 			continue
@@ -170,21 +181,44 @@ func (l *loading) probe(u *unit, v visit) {
 	}
 }
 
+// twice reports a second mount at one target in one list: the loader keeps
+// the last and says nothing.
+func (l *loading) twice(u *unit, path string, item *yaml.Node, targets map[string]*yaml.Node) {
+	target := ""
+	if n := get(item, "target"); n != nil {
+		target, _ = u.text(n)
+	} else if text, ok := u.text(item); ok {
+		if v, err := format.ParseVolume(text); err == nil {
+			target = v.Target
+		}
+	}
+	if target == "" {
+		return
+	}
+	target = cleanTarget(target)
+	if before, ok := targets[target]; ok {
+		l.ignored = append(l.ignored, u.src.node(Warning, item, path, fmt.Sprintf("something is mounted at %s already (%s:%d:%d); the last one wins",
+			target, u.src.shown, before.Line, u.src.byteCol(before)), "choose another target, or remove one"))
+		return
+	}
+	targets[target] = item
+}
+
 func portMessage(text string, err error) string {
 	if text == "" {
 		return "an empty port"
 	}
-	reason := err.Error()
+	reason := strings.ToLower(err.Error())
 	switch {
 	case strings.Contains(reason, "proto"):
 		reason = "the protocol is not tcp, udp or sctp"
 	case strings.Contains(reason, "ranges"):
 		reason = "the two ranges differ in length"
-	case strings.Contains(reason, "hostPort"):
+	case strings.Contains(reason, "hostport"):
 		reason = "the host port is not between 0 and 65535"
-	case strings.Contains(reason, "containerPort"):
+	case strings.Contains(reason, "containerport"):
 		reason = "the container port is not between 1 and 65535"
-	case strings.Contains(reason, "No port specified"):
+	case strings.Contains(reason, "no port specified"):
 		reason = "it has no container port"
 	case strings.Contains(reason, "ip"), strings.Contains(reason, "address"):
 		reason = "the address is not an IP address"

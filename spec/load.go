@@ -32,7 +32,8 @@ type Options struct {
 	Services []string
 	// NoDeps leaves the dependencies of Services out.
 	NoDeps bool
-	// NoInterpolate keeps ${VAR} as it is (only for printing).
+	// NoInterpolate keeps ${VAR} as it is. Such a file is no stack: the
+	// Result can only be printed with Config.
 	NoInterpolate bool
 	// Inspect is for `config` and `lint`, which start nothing and may run
 	// where the secrets are not: the content of configs and secrets is left
@@ -55,6 +56,9 @@ type Result struct {
 
 	// references are the variables that the files mention; see Variables.
 	references []Variable
+	environ    map[string]string
+	// model is the merged file when it was loaded without interpolation.
+	model map[string]any
 }
 
 // Load reads, merges, interpolates and checks the Compose files. A mistake of
@@ -85,9 +89,9 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("load Compose files: %w", err)
 	}
-	r := &Result{Diagnostics: l.diags.sorted(), references: l.references}
+	r := &Result{Diagnostics: l.diags.sorted(), references: l.references, environ: l.in.environ}
 	if !r.Diagnostics.Errors() {
-		r.Project, r.Stack = l.project, l.stack
+		r.Project, r.Stack, r.model = l.project, l.stack, l.model
 	}
 	return r, nil
 }
@@ -108,12 +112,14 @@ type loading struct {
 	// loader fails too: `!reset` or a later file may have removed the place.
 	suspects   Diagnostics
 	references []Variable
+	unset      Diagnostics // uses of variables without a value
 	// ignored becomes diagnostics for what is still in the stack.
 	ignored Diagnostics
 	resets  []string // paths that a file removes with !reset
 
 	project *types.Project
 	stack   *Stack
+	model   map[string]any
 }
 
 func (l *loading) add(d ...Diagnostic)     { l.diags = append(l.diags, d...) }
@@ -148,6 +154,10 @@ func (l *loading) run(ctx context.Context) {
 	}
 	if err := l.compose(ctx); err != nil {
 		l.explain(err)
+		l.warnUnset()
+		return
+	}
+	if l.model != nil {
 		return
 	}
 	for _, d := range l.stillThere(l.suspects) {
@@ -156,6 +166,7 @@ func (l *loading) run(ctx context.Context) {
 		l.add(d)
 	}
 	l.add(l.stillThere(l.ignored)...)
+	l.warnUnset()
 	l.check()
 	if l.diags.Errors() {
 		return
@@ -195,7 +206,7 @@ func (l *loading) compose(ctx context.Context) (err error) {
 	for _, s := range l.main {
 		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: s.path, Content: s.data})
 	}
-	project, err := loader.LoadWithContext(ctx, details, func(o *loader.Options) {
+	option := func(o *loader.Options) {
 		o.SetProjectName(l.in.name, l.in.named)
 		o.Profiles = l.in.profiles
 		o.SkipInterpolation = l.o.NoInterpolate
@@ -204,7 +215,12 @@ func (l *loading) compose(ctx context.Context) (err error) {
 		o.SkipResolveEnvironment = true
 		o.SkipResolveLabels = true
 		o.Interpolate.Substitute = substitute
-	})
+	}
+	if l.o.NoInterpolate {
+		l.model, err = loader.LoadModelWithContext(ctx, details, option)
+		return err //nolint:wrapcheck // explain takes the text apart
+	}
+	project, err := loader.LoadWithContext(ctx, details, option)
 	if err != nil {
 		return err //nolint:wrapcheck // explain takes the text apart
 	}
@@ -226,11 +242,11 @@ func (l *loading) compose(ctx context.Context) (err error) {
 // stillThere leaves out what a profile, a selection or !reset has removed.
 func (l *loading) stillThere(ds Diagnostics) Diagnostics {
 	return slices.DeleteFunc(ds, func(d Diagnostic) bool {
-		if rest, ok := strings.CutPrefix(d.Path, "services."); ok && !l.inStack(rest) {
+		if rest, ok := strings.CutPrefix(d.Path, "services."); ok && l.project != nil && !l.inStack(rest) {
 			return true
 		}
 		return slices.ContainsFunc(l.resets, func(r string) bool {
-			return d.Path == r || strings.HasPrefix(d.Path, r+".")
+			return within(d.Path, r)
 		})
 	})
 }

@@ -92,24 +92,29 @@ func (e *element) suggest(key string) string {
 	return ""
 }
 
-// elsewhere finds the one place of a service where key is known; "" if there
-// is none or more than one.
-func elsewhere(key string) string {
+// elsewhere finds the one place below e where key is known, such as
+// "deploy.replicas"; "" if there is none or more than one.
+func (e *element) elsewhere(key string) string {
+	if e == nil {
+		return ""
+	}
 	var found []string
 	var walk func(e *element, path string)
 	walk = func(e *element, path string) {
 		for _, name := range sortedKeys(e.keys) {
-			at := strings.TrimPrefix(path+"."+name, ".")
 			if name == key {
-				found = append(found, at)
+				found = append(found, join(path, name))
 			}
-			if name != "pre_start" {
-				walk(e.keys[name], at)
+			if name != "pre_start" && name != "build" {
+				walk(e.keys[name], join(path, name))
 			}
 		}
+		if e.item != nil {
+			walk(e.item, path)
+		}
 	}
-	walk(schemaTree().keys["services"].any, "")
-	slices.SortFunc(found, func(a, b string) int { return strings.Count(a, ".") - strings.Count(b, ".") })
+	walk(e, "")
+	slices.SortStableFunc(found, func(a, b string) int { return strings.Count(a, ".") - strings.Count(b, ".") })
 	if len(found) == 0 || (len(found) > 1 && strings.Count(found[0], ".") == strings.Count(found[1], ".")) {
 		return ""
 	}

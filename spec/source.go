@@ -24,6 +24,8 @@ type source struct {
 	data  []byte
 	lines []string
 	docs  []*yaml.Node
+	// refused is yaml.v3's error when it cannot parse the file.
+	refused string
 	// places is the index of this file alone; see index.
 	places index
 }
@@ -57,7 +59,7 @@ func (s *source) parse() error {
 			return nil
 		}
 		if err != nil {
-			s.docs = nil
+			s.docs, s.refused = nil, err.Error()
 			return fmt.Errorf("parse %s: %w", s.shown, err)
 		}
 		s.docs = append(s.docs, &doc)

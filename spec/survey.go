@@ -15,16 +15,29 @@ type unit struct {
 	env lookup
 	// dir is where relative paths in the file start.
 	dir string
-	// only, when not empty, is the one service of the file that is used: it
-	// is extended by another one.
-	only string
+	// only, when not empty, is the one service of the file that is used: as
+	// extends it.
+	only, as string
+}
+
+// stackPath is the path that an attribute of the file has in the stack; ok is
+// false for what takes no part.
+func (u *unit) stackPath(path string) (string, bool) {
+	if u.only == "" {
+		return path, true
+	}
+	rest, ok := strings.CutPrefix(path, "services."+u.only)
+	if !ok || (rest != "" && rest[0] != '.') {
+		return "", false
+	}
+	return "services." + u.as + rest, true
 }
 
 // survey walks the files before the loader does: it finds the places, what
 // is unknown or not honoured, and the variables. It follows include and
 // extends as far as they can be followed.
 func (l *loading) survey(ctx context.Context) {
-	s := surveyor{loading: l, ctx: ctx, seen: map[string]bool{}, warned: map[string]bool{}}
+	s := surveyor{loading: l, ctx: ctx, seen: map[string]bool{}}
 	l.places = index{}
 	env := func(name string) (string, bool) { v, ok := l.in.environ[name]; return v, ok }
 	for _, src := range l.main {
@@ -37,9 +50,8 @@ func (l *loading) survey(ctx context.Context) {
 
 type surveyor struct {
 	*loading
-	ctx    context.Context //nolint:containedctx // lives as long as one walk
-	seen   map[string]bool
-	warned map[string]bool
+	ctx  context.Context //nolint:containedctx // lives as long as one walk
+	seen map[string]bool
 }
 
 // maxUnits caps how many files one stack may draw in.
@@ -62,6 +74,7 @@ func (s *surveyor) file(u *unit) {
 	if u.src.places == nil {
 		u.src.places = index{}
 		u.src.walk(func(v visit) { u.src.places[v.path] = v.place })
+		s.suspects = append(s.suspects, u.src.malformed()...)
 	}
 	s.units = append(s.units, u)
 	s.includes(u)
@@ -69,9 +82,7 @@ func (s *surveyor) file(u *unit) {
 		s.places.merge(u.src.places)
 	}
 	s.extends(u)
-	if !s.o.NoInterpolate {
-		s.variables(u, s.warned)
-	}
+	s.variables(u)
 	s.lint(u)
 }
 
@@ -274,6 +285,10 @@ func (s *surveyor) extend(u *unit, name string, ext *yaml.Node) {
 	if !ok {
 		return
 	}
+	as := name
+	if u.only != "" {
+		as = u.as
+	}
 	from := u.src
 	if file != nil {
 		written, ok := u.text(file)
@@ -281,14 +296,14 @@ func (s *surveyor) extend(u *unit, name string, ext *yaml.Node) {
 			return
 		}
 		path := below(u.dir, written)
-		if src := s.open(&unit{src: u.src, only: name + " " + ref}, file, written, path, "extends"); src != nil {
-			s.file(&unit{src: src, env: u.env, dir: filepath.Dir(path), only: ref})
+		if src := s.open(&unit{src: u.src, only: as + " " + ref}, file, written, path, "extends"); src != nil {
+			s.file(&unit{src: src, env: u.env, dir: filepath.Dir(path), only: ref, as: as})
 			from = src
 		} else if from = s.bySource[path]; from == nil {
 			return
 		}
 	}
 	if from.places != nil {
-		s.places.fallback(from.places, "services."+ref, "services."+name)
+		s.places.fallback(from.places, "services."+ref, "services."+as)
 	}
 }

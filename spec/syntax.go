@@ -2,17 +2,106 @@ package spec
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
 )
 
-// syntaxAt improves what a YAML parser says: parsers notice a mistake later
-// than where it is, and say it in their own terms.
-func (s *source) syntaxAt(line, col int, text string) Diagnostic {
-	if m := alreadyKey.FindStringSubmatch(text); m != nil {
-		d := s.lineAt(line, fmt.Sprintf("%s is written twice: first in line %s", m[1], m[2]), "keep one of them")
-		return d
+var (
+	inContext  = regexp.MustCompile(`^while (parsing|scanning) (.*?) at (?:line (\d+)(?:, column (\d+))?|<unknown position>): (?:line (\d+)(?:, column (\d+))?: )?(.*)$`)
+	lineColumn = regexp.MustCompile(`^line (\d+)(?:, column (\d+))?: (.*)$`)
+)
+
+// syntax says in a user's words, and at the right place, what a YAML parser
+// found. The parser of the loader gives the place of the construct and of the
+// problem; what its grammar finds ("while parsing") is one line low, what its
+// scanner finds is not.
+func (s *source) syntax(text string) Diagnostic {
+	text = strings.ReplaceAll(strings.TrimPrefix(text, "yaml: "), "construct errors:", "")
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	line, col := 0, 0
+	number := func(s string) int { n, _ := strconv.Atoi(s); return n }
+	if m := inContext.FindStringSubmatch(text); m != nil {
+		low := 0
+		if m[1] == "parsing" {
+			low = 1
+		}
+		line, col = number(m[5])+low, number(m[6])
+		// What is open is told by where it was opened.
+		opened := strings.HasPrefix(m[2], "a flow") || strings.HasPrefix(m[2], "a simple key") ||
+			strings.Contains(m[7], "end of stream")
+		if m[3] != "" && (opened || m[5] == "") {
+			line, col = number(m[3])+low, number(m[4])
+		}
+		if m[3] == "" && m[5] == "" {
+			line, col = s.refusedLine(), 0
+		}
+		text = m[7]
+	} else {
+		for m := lineColumn.FindStringSubmatch(text); m != nil; m = lineColumn.FindStringSubmatch(text) {
+			line, col, text = number(m[1]), number(m[2]), strings.TrimPrefix(m[3], "yaml: ")
+		}
 	}
+	return s.syntaxAt(line, col, text)
+}
+
+// refusedLine is the line of yaml.v3's error, which is one low.
+func (s *source) refusedLine() int {
+	if i := strings.Index(s.refused, "line "); i >= 0 {
+		n, _ := strconv.Atoi(identifierOf(s.refused[i+5:]))
+		return n + 1
+	}
+	return 0
+}
+
+func identifierOf(s string) string {
+	end := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		return s
+	}
+	return s[:end]
+}
+
+// malformed finds what the parser takes and the loader does not: a key that
+// is written twice, a key that is no text. These are sure to fail wherever
+// they stand.
+func (s *source) malformed() Diagnostics {
+	var out Diagnostics
+	var check func(n *yaml.Node)
+	check = func(n *yaml.Node) {
+		if n.Kind == yaml.MappingNode {
+			first := map[string]*yaml.Node{}
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				key := n.Content[i]
+				if k := resolve(key).Kind; k != yaml.ScalarNode {
+					out = append(out, s.node(Error, key, "", "a mapping or list stands where a name should",
+						"if {{ … }} belongs to another tool's template, fill it first, or put it in quotes"))
+					continue
+				}
+				if before, ok := first[key.Value]; ok {
+					out = append(out, s.node(Error, key, "", fmt.Sprintf("%q is written twice (%s:%d:%d)", key.Value, s.shown,
+						before.Line, s.byteCol(before)), "keep one of them"))
+					continue
+				}
+				first[key.Value] = key
+			}
+		}
+		for _, c := range n.Content {
+			check(c)
+		}
+	}
+	for _, doc := range s.docs {
+		check(doc)
+	}
+	return out
+}
+
+// syntaxAt looks for the usual causes near a place before it repeats what the
+// parser said.
+func (s *source) syntaxAt(line, col int, text string) Diagnostic {
 	if bad, badCol := s.invalidText(); bad > 0 {
 		return s.at(Error, bad, badCol, 1, "", "the file is not UTF-8 text here", "save it as UTF-8")
 	}
@@ -20,14 +109,11 @@ func (s *source) syntaxAt(line, col int, text string) Diagnostic {
 		return s.at(Error, tab, 1+strings.IndexByte(s.lines[tab-1], '\t'), 1, "", "a tab stands where YAML wants spaces",
 			"indent with spaces")
 	}
-	if line < 1 || line > len(s.lines) {
-		line = s.lastLine()
-	}
 	hint := syntaxHint(text)
-	if col > 0 {
-		return s.at(Error, line, min(col, len(s.lines[line-1])+1), 1, "", "YAML: "+plainSyntax(text), hint)
+	if line < 1 || line > len(s.lines) || col < 1 {
+		return s.lineAt(line, "YAML: "+plainSyntax(text), hint)
 	}
-	return s.lineAt(line, "YAML: "+plainSyntax(text), hint)
+	return s.at(Error, line, min(col, len(s.lines[line-1])+1), 1, "", "YAML: "+plainSyntax(text), hint)
 }
 
 // lineAt marks all of a line but its indentation.
@@ -82,6 +168,9 @@ var syntaxWords = []struct{ phrase, plain, hint string }{
 	{"mapping values are not allowed", "a second \": \" stands in this line", "put the value in quotes, or begin a new line"},
 	{"did not find expected key", "this line does not fit the ones above it", "check its indentation, and quotes and brackets above"},
 	{"did not find expected '-'", "this line should begin with - like the ones above it", "check its indentation"},
+	{"unknown escape character", "an unknown escape behind a backslash", "use single quotes, which keep backslashes"},
+	{"map merge requires", "<< takes a mapping", "write <<: *ANCHOR"},
+	{"invalid base64", "!!binary takes base64", "remove !!binary"},
 	{"did not find expected ',' or", "a bracket is not closed", "close it with ] or }"},
 	{"could not find expected ':'", "a \":\" is missing", "write NAME: value"},
 	{"found unexpected end of stream", "a quote is not closed", "close it"},

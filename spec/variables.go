@@ -137,37 +137,74 @@ func problems(text string, env lookup) []problem {
 	return out
 }
 
-// variables reports the variables of a file: those that are required and
-// missing, what is no variable at all, and, once for each name, those that
-// are unset.
-func (l *loading) variables(u *unit, warned map[string]bool) {
+// variables finds the variables of a file: those that are required and
+// missing, what is no variable at all, and those that are unset.
+func (l *loading) variables(u *unit) {
+	paths := u.src.paths()
 	for _, doc := range u.src.docs {
 		scalars(doc, func(n *yaml.Node) {
 			if !strings.Contains(n.Value, "$") {
 				return
 			}
-			l.note(u, n)
-			if _, ok := references(n.Value); !ok {
-				l.suspects = append(l.suspects, u.src.node(Error, n, "", "a ${ in this text makes no variable",
-					"write ${NAME}, or $$ for a dollar sign"))
+			path, ok := u.stackPath(paths[n])
+			if !ok {
+				return
 			}
-			for _, p := range problems(n.Value, u.env) {
-				line, col := u.src.find(n, p.name)
-				if p.required {
-					message := "the variable " + p.name + " is required but not set"
-					if p.operand != "" {
-						message += ": " + p.operand
-					}
-					l.suspects = append(l.suspects, u.src.at(Error, line, col, len(p.name), "", message,
-						"set "+p.name+" in the environment or in .env"))
-				} else if !warned[p.name] {
-					warned[p.name] = true
-					l.add(u.src.at(Warning, line, col, len(p.name), "", "the variable "+p.name+" is not set; it becomes empty",
-						"set it, or give a default: ${"+p.name+":-value}"))
-				}
+			l.note(u, n)
+			if !l.o.NoInterpolate {
+				l.unfilled(u, n, path)
 			}
 		})
 	}
+}
+
+func (l *loading) unfilled(u *unit, n *yaml.Node, path string) {
+	if _, ok := references(n.Value); !ok {
+		l.suspects = append(l.suspects, u.src.node(Error, n, path, "a ${ in this text makes no variable",
+			"write ${NAME}, or $$ for a dollar sign"))
+	}
+	for _, p := range problems(n.Value, u.env) {
+		line, col := u.src.find(n, p.name)
+		if !p.required {
+			l.unset = append(l.unset, u.src.at(Warning, line, col, len(p.name), path, "the variable "+p.name+" is not set; it becomes empty",
+				"set it, or give a default: ${"+p.name+":-value}"))
+			continue
+		}
+		message := "the variable " + p.name + " is required but not set"
+		if p.operand != "" {
+			message += ": " + p.operand
+		}
+		l.suspects = append(l.suspects, u.src.at(Error, line, col, len(p.name), path, message,
+			"set "+p.name+" in the environment or in .env"))
+	}
+}
+
+// warnUnset reports each unset variable once, where it is used first in what
+// is part of the stack.
+func (l *loading) warnUnset() {
+	said := map[string]bool{}
+	for _, d := range l.stillThere(l.unset) {
+		if !said[d.Message] {
+			said[d.Message] = true
+			l.add(d)
+		}
+	}
+}
+
+// paths finds the path of a value.
+func (s *source) paths() map[*yaml.Node]string {
+	out := make(map[*yaml.Node]string, len(s.places))
+	for path, p := range s.places {
+		if have, ok := out[p.value]; !ok || path < have {
+			out[p.value] = path
+		}
+	}
+	return out
+}
+
+// within says that path is parent or below it.
+func within(path, parent string) bool {
+	return path == parent || strings.HasPrefix(path, parent+".")
 }
 
 // note keeps the variables for `config --variables`.
