@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,7 @@ func (r *Runtime) Create(ctx context.Context, c Container) error {
 	if err := r.create(ctx, t, c, config); err != nil {
 		return errors.Join(err, r.discard(ctx, t, true))
 	}
+	r.specs.filter.learn(spec, filepath.Join(t.rec.RuntimeRoot, c.ID))
 	r.follow(t)
 	// A container that died between its report and the watch is noticed here.
 	r.settle(t.id)

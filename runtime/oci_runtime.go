@@ -24,6 +24,15 @@ type ociRuntime struct {
 // runtime, the old one still knows the containers it made.
 func (o ociRuntime) root(run string) string { return filepath.Join(run, o.name) }
 
+// stamp changes with the binary.
+func (o ociRuntime) stamp() string {
+	fi, err := os.Stat(o.path)
+	if err != nil {
+		return o.path
+	}
+	return fmt.Sprintf("%s %d %d", o.path, fi.Size(), fi.ModTime().UnixNano())
+}
+
 // verbTimeout bounds a call of the runtime that should be quick. A runtime
 // that hangs must not hold up others.
 const verbTimeout = 30 * time.Second

@@ -15,6 +15,7 @@ import (
 //	c/ID/starting        Start has begun; its time is that of the start
 //	c/ID/started         the same file, renamed when Start has ended
 //	exits/ID             exit code in decimal, written by conmon (or by us: -1)
+//	seccomp/             filters that crun compiled
 //	crun/, runc/         the runtimes' own state
 //
 // Below Root: logs/ID/log, log.1 (newer), log.2 …

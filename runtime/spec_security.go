@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -178,58 +177,3 @@ func (m *specMaker) apparmor(s *specs.Spec, c Container, profile string) error {
 }
 
 func pathExists(p string) bool { return unix.Access(p, unix.F_OK) == nil }
-
-// maxProfile is the size of the largest seccomp profile that is read.
-const maxProfile = 1 << 20
-
-func (m *specMaker) seccomp(s *specs.Spec, c Container, profile string) (*specs.LinuxSeccomp, error) {
-	switch {
-	case profile == "unconfined", profile == "" && c.Privileged:
-		return nil, nil //nolint:nilnil // no filter is what was asked for
-	case profile == "", profile == "builtin", profile == "default":
-		return m.filter.get(s)
-	}
-	body := []byte(profile)
-	if !strings.HasPrefix(strings.TrimSpace(profile), "{") {
-		fi, err := os.Stat(profile)
-		if err != nil {
-			return nil, fmt.Errorf("seccomp profile: %w", err)
-		}
-		if !fi.Mode().IsRegular() || fi.Size() > maxProfile {
-			return nil, invalid("seccomp profile %s is not a file of at most %d KiB", profile, maxProfile>>10)
-		}
-		if body, err = os.ReadFile(profile); err != nil {
-			return nil, fmt.Errorf("seccomp profile: %w", err)
-		}
-	}
-	p, err := seccomp.LoadProfile(string(body), s)
-	if err != nil {
-		return nil, invalid("seccomp profile %s: %v", clip(profile), err)
-	}
-	return p, nil
-}
-
-// seccompCache keeps the rendered default profile for each set of
-// capabilities, which is all it depends on while the kernel stays the same.
-type seccompCache struct {
-	mu sync.Mutex
-	m  map[string]*specs.LinuxSeccomp
-}
-
-func (f *seccompCache) get(s *specs.Spec) (*specs.LinuxSeccomp, error) {
-	key := strings.Join(s.Process.Capabilities.Bounding, " ")
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if p := f.m[key]; p != nil {
-		return p, nil
-	}
-	p, err := seccomp.GetDefaultProfile(s)
-	if err != nil {
-		return nil, fmt.Errorf("default seccomp profile: %w", err)
-	}
-	if f.m == nil || len(f.m) > 64 {
-		f.m = map[string]*specs.LinuxSeccomp{}
-	}
-	f.m[key] = p
-	return p, nil
-}
