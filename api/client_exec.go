@@ -65,7 +65,7 @@ func (c *Client) interact(ctx context.Context, path string, first []byte, s Stre
 		return 0, c.transportError(ctx, err)
 	}
 	defer func() { _ = conn.CloseNow() }() // it is over, one way or the other
-	conn.SetReadLimit(-1) // the agent is trusted, and a message is no larger than its read buffer
+	conn.SetReadLimit(-1)                  // the agent is trusted, and a message is no larger than its read buffer
 
 	if first != nil {
 		if err := conn.Write(ctx, websocket.MessageText, first); err != nil {

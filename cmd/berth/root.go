@@ -105,7 +105,7 @@ Global flags may stand before or after the command.` + exitStatus(
 		panic(err) // the flag is added above
 	}
 	add(groupLook, newPs(a), newLs(a), newLogs(a), newExec(a), newEvents(a), newStats(a), newInspect(a))
-	add(groupFile, newLint(a))
+	add(groupFile, newConfig(a), newLint(a))
 	add(groupThings, newImage(a), newVolume(a), newNetwork(a))
 	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))
 	root.SetCompletionCommandGroupID(groupHost)

@@ -38,7 +38,7 @@ func (r *rollout) attachedUntil(ctx context.Context, interrupts <-chan os.Signal
 		}
 	case <-interrupts:
 		cancel()
-		_ = <-applied // ended by cancel, or just before it
+		<-applied //nolint:errcheck // it was cancelled, whatever it says
 		return r.interrupted(ctx, interrupts)
 	}
 
@@ -77,7 +77,7 @@ func (r *rollout) interrupted(ctx context.Context, again <-chan os.Signal) error
 		}
 	case <-again:
 		cancel()
-		_ = <-stopped // the kill decides
+		<-stopped //nolint:errcheck // the kill decides
 		if err := r.stop(context.WithoutCancel(ctx), api.ActionKill); err != nil {
 			return exit{exitInterrupted, err}
 		}
