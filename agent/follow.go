@@ -213,7 +213,7 @@ func (a *Agent) down(ctx context.Context, stack string, req *api.DownRequest, re
 	if err != nil {
 		return nil, err
 	}
-	a.loop.wake()
+	a.loop.settle(ctx)
 	return a.followDown(ctx, stack, s.UID, report)
 }
 

@@ -16,7 +16,7 @@ import (
 func (a *Agent) readRoutes(h huma.API) {
 	huma.Register(h, op(http.MethodGet, "/v1/stacks/{stack}/logs", "Read logs, merged by time"),
 		func(_ context.Context, in *struct {
-			stackPath
+			StackPath
 			Services string `query:"services"`
 			Index    int    `query:"index"`
 			Follow   bool   `query:"follow"`
@@ -45,7 +45,7 @@ func (a *Agent) readRoutes(h huma.API) {
 		})
 	huma.Register(h, op(http.MethodGet, "/v1/stacks/{stack}/stats", "Measure what tasks use"),
 		func(_ context.Context, in *struct {
-			stackPath
+			StackPath
 			Stream   bool   `query:"stream"`
 			Services string `query:"services"`
 		}) (*huma.StreamResponse, error) {

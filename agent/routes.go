@@ -38,7 +38,9 @@ func op(method, path, summary string) huma.Operation {
 	}
 }
 
-type stackPath struct {
+// StackPath is the path of a request about a stack. It is exported for huma,
+// which fills embedded fields only then.
+type StackPath struct {
 	Stack string `path:"stack"`
 }
 
@@ -64,13 +66,13 @@ func (a *Agent) stackRoutes(h huma.API) {
 			return &reply[[]api.StackSummary]{out}, nil
 		})
 	huma.Register(h, op(http.MethodGet, "/v1/stacks/{stack}", "Show a stack"),
-		func(_ context.Context, in *stackPath) (*reply[*api.StackStatus], error) {
+		func(_ context.Context, in *StackPath) (*reply[*api.StackStatus], error) {
 			st, err := a.stackStatus(in.Stack)
 			return &reply[*api.StackStatus]{st}, fail(err)
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/stacks/{stack}/plan", "Say what apply would do"),
 		func(ctx context.Context, in *struct {
-			stackPath
+			StackPath
 			Body api.ApplyRequest
 		}) (*reply[*api.Plan], error) {
 			in.Body.Stack.Name = in.Stack
@@ -79,7 +81,7 @@ func (a *Agent) stackRoutes(h huma.API) {
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/stacks/{stack}/apply", "Make a stack the desired state"),
 		func(_ context.Context, in *struct {
-			stackPath
+			StackPath
 			Body api.ApplyRequest
 		}) (*huma.StreamResponse, error) {
 			in.Body.Stack.Name = in.Stack
@@ -89,7 +91,7 @@ func (a *Agent) stackRoutes(h huma.API) {
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/stacks/{stack}/down", "Remove a stack"),
 		func(_ context.Context, in *struct {
-			stackPath
+			StackPath
 			Body api.DownRequest
 		}) (*huma.StreamResponse, error) {
 			return progressed(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {
@@ -98,7 +100,7 @@ func (a *Agent) stackRoutes(h huma.API) {
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/stacks/{stack}/action", "Start, stop, restart, kill, pause or remove services"),
 		func(_ context.Context, in *struct {
-			stackPath
+			StackPath
 			Body api.ActionRequest
 		}) (*huma.StreamResponse, error) {
 			return progressed(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -125,12 +126,26 @@ func (a *Agent) server() *http.Server {
 	config.DocsPath = ""
 	config.SchemasPath = "/schemas"
 	config.CreateHooks = nil // no $schema links in answers
+	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	h := humago.New(mux, config)
 	a.routes(h, mux)
 	return &http.Server{
 		Handler: mux, ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader,
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return ctx },
 	}
+}
+
+// schemaName tells types of one name apart by their package: Service of the
+// desired state is SpecService.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	name := huma.DefaultSchemaNamer(t, hint)
+	if strings.HasSuffix(t.PkgPath(), "/spec") {
+		return "Spec" + name
+	}
+	return name
 }
 
 // fail makes huma send our own error body.

@@ -18,7 +18,8 @@ import (
 	"berth/store"
 )
 
-type taskPath struct {
+// TaskPath is the path of a request about a task.
+type TaskPath struct {
 	Task string `path:"task"`
 }
 
@@ -47,7 +48,7 @@ func (a *Agent) findTask(s string) (*store.Task, error) {
 
 func (a *Agent) taskRoutes(h huma.API, mux *http.ServeMux) {
 	huma.Register(h, op(http.MethodGet, "/v1/tasks/{task}", "Show a task"),
-		func(_ context.Context, in *taskPath) (*reply[api.Task], error) {
+		func(_ context.Context, in *TaskPath) (*reply[api.Task], error) {
 			t, err := a.findTask(in.Task)
 			if err != nil {
 				return nil, fail(err)
@@ -55,7 +56,7 @@ func (a *Agent) taskRoutes(h huma.API, mux *http.ServeMux) {
 			return &reply[api.Task]{a.apiTask(a.w.view(), t)}, nil
 		})
 	huma.Register(h, op(http.MethodGet, "/v1/tasks/{task}/inspect", "Show everything about a task"),
-		func(ctx context.Context, in *taskPath) (*reply[api.TaskInspect], error) {
+		func(ctx context.Context, in *TaskPath) (*reply[api.TaskInspect], error) {
 			t, err := a.findTask(in.Task)
 			if err != nil {
 				return nil, fail(err)
