@@ -58,11 +58,17 @@ func (a *app) report(ctx context.Context, err error) int {
 			printError(a.stderr, e.err)
 		}
 		return e.code
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+	case interruptedBy(ctx, err):
 		return exitInterrupted
 	}
 	printError(a.stderr, err)
 	return exitError
+}
+
+// interruptedBy says that err is what the end of ctx made of the work, rather
+// than a failure that came first.
+func interruptedBy(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))
 }
 
 // printError writes `error: …` and, when there is one, `hint: …`. Further

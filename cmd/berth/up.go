@@ -214,7 +214,7 @@ var errTimeout = errors.New("--wait-timeout is over")
 // detached applies and waits. To interrupt it detaches: the agent goes on.
 func (r *rollout) detached(ctx context.Context) error {
 	err := r.apply(ctx)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if interruptedBy(ctx, err) {
 		fmt.Fprintln(r.stderr, "the rollout goes on; `berth up` again re-attaches")
 		return exit{code: exitInterrupted}
 	}
