@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -121,7 +122,7 @@ func (x *execRun) run(ctx context.Context) (int, error) {
 	var streams execStreams
 	var err error
 	if x.e.TTY {
-		streams, err = ttyStreams(cmd, x.e)
+		streams, err = ttyStreams(cmd, x.e, x.dir, filepath.Base(x.t.rec.Runtime) == "crun")
 	} else {
 		streams, err = pipeStreams(cmd, x.e)
 	}

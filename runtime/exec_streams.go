@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -143,39 +144,60 @@ func (p *pipes) close() {
 	}
 }
 
-// terminal is the stream of an exec with one. The runtime gets a terminal of
-// ours as its controlling one and passes bytes and sizes on to that inside.
+// terminal is the stream of an exec with one. crun hands us the terminal that
+// it made inside the container. runc does so only when it does not wait for the
+// command, so it gets a terminal of ours as its controlling one, and passes
+// bytes and sizes on. (crun 1.8 does not pass sizes on.)
 type terminal struct {
-	master, slave *os.File
-	copier        *copier
-	in            io.Reader
-	resize        <-chan WindowSize
-	stop          chan struct{}
-	resizing      sync.WaitGroup
+	master *os.File // nil until crun hands it over
+	slave  *os.File // nil with a console
+	wait   *console
+
+	in       io.Reader
+	out      io.Writer
+	resize   <-chan WindowSize
+	first    *WindowSize // known before the start
+	stop     chan struct{}
+	relaying sync.WaitGroup
 }
 
-func ttyStreams(cmd *exec.Cmd, e Exec) (execStreams, error) {
-	master, slave, err := openPTY()
-	if err != nil {
-		return nil, fmt.Errorf("make a terminal: %w", err)
-	}
-	t := &terminal{
-		master: master, slave: slave, in: e.Stdin, resize: e.Resize, stop: make(chan struct{}),
-		copier: newCopier(master, e.Stdout),
-	}
+func ttyStreams(cmd *exec.Cmd, e Exec, dir string, handsOver bool) (execStreams, error) {
+	t := &terminal{in: e.Stdin, out: e.Stdout, resize: e.Resize, stop: make(chan struct{})}
 	select { // the size that is known already, before the program looks
 	case s, ok := <-e.Resize:
 		if ok {
-			t.setSize(s)
+			t.first = &s
 		}
 	default:
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	if handsOver {
+		var err error
+		if t.wait, err = listenConsole(dir); err != nil {
+			return nil, err
+		}
+		cmd.Args = addBeforeLast(cmd.Args, "--console-socket", t.wait.path)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		return t, nil
+	}
+	var err error
+	if t.master, t.slave, err = openPTY(); err != nil {
+		return nil, fmt.Errorf("make a terminal: %w", err)
+	}
+	t.setSize(t.first)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.slave, t.slave, t.slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 	return t, nil
 }
 
-func (t *terminal) setSize(s WindowSize) {
+func addBeforeLast(args []string, more ...string) []string {
+	last := len(args) - 1
+	return append(append(slices.Clone(args[:last]), more...), args[last])
+}
+
+func (t *terminal) setSize(s *WindowSize) {
+	if s == nil {
+		return
+	}
 	c, err := t.master.SyscallConn()
 	if err != nil {
 		return
@@ -186,8 +208,25 @@ func (t *terminal) setSize(s WindowSize) {
 }
 
 func (t *terminal) begin() {
-	t.slave.Close()
-	go t.copier.run()
+	if t.slave != nil {
+		t.slave.Close()
+	}
+	t.relaying.Go(t.relay)
+}
+
+// relay works until the exit.
+func (t *terminal) relay() {
+	if t.wait != nil {
+		master, err := t.wait.accept(t.stop)
+		if err != nil {
+			return // the runtime failed before, and says why in its log
+		}
+		t.master = master
+		t.setSize(t.first)
+	}
+	c := newCopier(t.master, t.out)
+	go c.run()
+	defer c.end()
 	if t.in != nil {
 		go func() {
 			_, _ = io.Copy(t.master, t.in)
@@ -195,33 +234,36 @@ func (t *terminal) begin() {
 			_, _ = t.master.Write([]byte{4})
 		}()
 	}
-	if t.resize == nil {
-		return
-	}
-	t.resizing.Go(func() {
-		for {
-			select {
-			case <-t.stop:
-				return
-			case s, ok := <-t.resize:
-				if !ok {
-					return
-				}
-				t.setSize(s)
+	resize := t.resize
+	for {
+		select {
+		case <-t.stop:
+			return
+		case s, ok := <-resize:
+			if !ok {
+				resize = nil
+				continue
 			}
+			t.setSize(&s)
 		}
-	})
+	}
 }
 
 func (t *terminal) end() {
 	close(t.stop)
-	t.resizing.Wait()
-	t.copier.end()
+	t.relaying.Wait()
 }
 
 func (t *terminal) close() {
-	t.slave.Close()
-	t.master.Close()
+	if t.wait != nil {
+		t.wait.close()
+	}
+	if t.slave != nil {
+		t.slave.Close()
+	}
+	if t.master != nil {
+		t.master.Close()
+	}
 }
 
 // openPTY makes a pseudo terminal; the master is non-blocking, for deadlines.

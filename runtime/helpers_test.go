@@ -235,3 +235,15 @@ func eachRuntime(t *testing.T, f func(t *testing.T, b *bench)) {
 		})
 	}
 }
+
+// writeRoot puts a file into a container's root.
+func writeRoot(tb testing.TB, c Container, name, text string, mode os.FileMode) {
+	tb.Helper()
+	path := filepath.Join(c.Rootfs, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		tb.Fatal(err)
+	}
+}
