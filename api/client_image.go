@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -57,6 +58,9 @@ func (c *Client) SaveImages(ctx context.Context, w io.Writer, refs []string) err
 	if _, err := io.Copy(w, resp.Body); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = ErrCut
 		}
 		return fmt.Errorf("save images: %w", err)
 	}

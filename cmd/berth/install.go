@@ -117,8 +117,9 @@ func (a *app) enable(ctx context.Context, now bool) error {
 
 // agentUnit is the text of the unit. KillMode=process leaves the containers
 // alone when the agent stops; Delegate=yes gives it the cgroups below its
-// own; TasksMax and OOMScoreAdjust keep limits meant for one service from
-// hitting the agent of all. Paths that are not the default are arguments.
+// own; StartLimitIntervalSec=0 never gives up on restarting it; TasksMax and
+// OOMScoreAdjust keep limits meant for one service from hitting the agent of
+// all. Paths that are not the default are arguments.
 func agentUnit(program string, g globals) string {
 	command := []string{program}
 	if g.root != defaultRoot {
@@ -137,6 +138,7 @@ func agentUnit(program string, g globals) string {
 Description=Berth, runs Compose stacks
 After=network-online.target local-fs.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
