@@ -123,7 +123,10 @@ func bridgeSysctls(name string, n Network) []sysctl {
 		// Connections to ports published on 127.0.0.1 leave through the
 		// bridge with a loopback source until they are masqueraded.
 		{path: v4 + "route_localnet", value: "1"},
+		// The reverse path check looks up the way from elsewhere to the task,
+		// which the ip rule guard closes but for our mark.
 		{path: v4 + "rp_filter", value: "1"},
+		{path: v4 + "src_valid_mark", value: "1"},
 		// A container asks for the gateway only; answer for nothing else.
 		{path: v4 + "arp_ignore", value: "1"},
 	}

@@ -49,6 +49,8 @@ var baseChains = []chain{
 	{"guard", []string{
 		"# After DNAT, before routing: what the ip rules may let through.",
 		"type filter hook prerouting priority -95; policy accept;",
+		"# The reverse path check asks for the way back with the same mark (src_valid_mark).",
+		"iifname @bridges meta mark set meta mark | " + markText,
 		"ip daddr @subnets4 jump pass",
 		"ip6 daddr @subnets6 jump pass",
 		"ct state established,related return",

@@ -88,3 +88,6 @@ func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:4])
 }
+
+// Bridge is the name of a network's bridge, whether it exists or not.
+func (m *Manager) Bridge(networkID string) string { return bridgeName(m.prefix, networkID) }

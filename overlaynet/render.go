@@ -9,7 +9,7 @@ import (
 
 // mark is the bit, in the mark of packets and of connections, that lets a
 // packet to a task's address pass the ip rule guard. It is set on connections
-// to published ports and on answers.
+// to published ports, on answers, and on what tasks send.
 const mark = 0x10000000
 
 // Render gives the text of the nftables table, named by prefix, that puts r in

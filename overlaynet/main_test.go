@@ -1,0 +1,9 @@
+package overlaynet
+
+import (
+	"testing"
+
+	"berth/testbed"
+)
+
+func TestMain(m *testing.M) { testbed.Main(m) }
