@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -351,6 +352,15 @@ func ruleExtendsCycle(l *loading, m []string) (Diagnostic, bool) {
 		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "extends "), " in ")
 		names = append(names, name)
 	}
+	// The loader begins anywhere in the circle; begin at the first name.
+	ring := names[:max(1, len(names)-1)]
+	for range ring {
+		if ring[0] == slices.Min(ring) {
+			break
+		}
+		ring = append(ring[1:], ring[0])
+	}
+	names = append(slices.Clone(ring), ring[0])
 	return l.placed(Error, "services."+names[0]+".extends", "extends goes in a circle: "+strings.Join(names, " → "),
 		"remove one of the extends"), true
 }

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/schema"
 	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/types"
 )
@@ -84,6 +86,7 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 		return nil, fmt.Errorf("look into folder %s: it is a file", dir)
 	}
 	filterLoaderWarnings()
+	warmSchema()
 	l := &loading{o: o, dir: dir, bySource: map[string]*source{}}
 	l.run(ctx)
 	if err := ctx.Err(); err != nil {
@@ -95,6 +98,12 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 	}
 	return r, nil
 }
+
+// warmSchema compiles the Compose schema beside the reading of the files: it
+// takes longer than the rest of the first Load in a process.
+var warmSchema = sync.OnceFunc(func() {
+	go func() { _ = schema.Validate(map[string]any{}) }()
+})
 
 // loading is one call of Load.
 type loading struct {

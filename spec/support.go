@@ -284,7 +284,7 @@ var support = sync.OnceValue(func() []Attribute {
 		}
 	}
 	mirror("services.*.pre_start.[]", notInHook, "per_replica")
-	mirror("jobs.*", notInJob, "pre_start", "triggers", "triggers.manual", "triggers.schedule",
+	mirror("jobs.*", notInJob, "triggers", "triggers.manual", "triggers.schedule",
 		"triggers.schedule.[].concurrency", "triggers.schedule.[].cron", "triggers.schedule.[].missed_fires",
 		"triggers.schedule.[].timezone")
 	slices.SortFunc(out, func(a, b Attribute) int { return strings.Compare(a.Path, b.Path) })

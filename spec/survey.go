@@ -212,6 +212,7 @@ func (s *surveyor) includeEnv(u *unit, item *yaml.Node, dir string) lookup {
 	for _, f := range files {
 		data, err := readRegular(f, maxFile)
 		if err != nil {
+			s.add(u.src.node(Error, item, "include", "env_file: "+s.relative(err), "correct the path"))
 			continue
 		}
 		// A mistake in it is the loader's to report, with this file's name.
@@ -244,7 +245,14 @@ func (s *surveyor) open(u *unit, at *yaml.Node, written, path, what string) *sou
 	}
 	src, err := readSource(path, s.show(path))
 	if err != nil {
-		s.suspects = append(s.suspects, u.src.node(Error, at, what, what+": "+s.relative(err), "make the file, or correct the path"))
+		d := u.src.node(Error, at, what, what+": "+s.relative(err), "make the file, or correct the path")
+		if statOK(path) {
+			// The loader would read it all the same, and could wait for ever
+			// for a FIFO or fill the memory.
+			s.add(d)
+		} else {
+			s.suspects = append(s.suspects, d)
+		}
 		return nil
 	}
 	s.bySource[path] = src
