@@ -173,6 +173,22 @@ func (c cgroupFS) frozen(path string) bool {
 	return err == nil && strings.HasPrefix(string(b), "FR")
 }
 
+// freeCPU takes the CPU quota away. Not through the runtime: crun 1.8 writes -1
+// as an unsigned number on v1, which the kernel refuses.
+func (c cgroupFS) freeCPU(path string) error {
+	file, value := filepath.Join(c.dir("cpu", path), "cpu.cfs_quota_us"), "-1"
+	if c.v2 {
+		file, value = filepath.Join(c.dir("", path), "cpu.max"), "max"
+	}
+	if !pathExists(file) {
+		return nil // the controller is not there: nothing is limited
+	}
+	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+		return fmt.Errorf("lift the CPU limit: %w", err)
+	}
+	return nil
+}
+
 // remove deletes a cgroup's folders. A process that has just died keeps its
 // cgroup busy for a moment.
 func (c cgroupFS) remove(path string) error {

@@ -49,9 +49,8 @@ func (r *Runtime) conmonArgs(t *task, c Container) []string {
 		"-p", inBundle(t.bundle, "pidfile"), "-P", inBundle(t.bundle, "conmon.pid"),
 		"--exit-dir", r.exitDir(), "--full-attach",
 		"-l", "k8s-file:" + r.LogPath(c.ID), "--no-sync-log", "--log-level", "error",
-		// Far above the cap at which the agent rotates: this only bounds what a
-		// dead agent can cost, since conmon throws the old file away.
-		"--log-size-max", strconv.FormatInt(10*t.rec.LogMaxSize, 10),
+		// No --log-size-max: conmon 2.1.6 counts on through a reopen, and at the
+		// limit throws the current file away.
 		"--runtime-arg", "--root=" + t.rec.RuntimeRoot,
 		"--runtime-arg", "--log-format=json",
 		"--runtime-arg", "--log=" + inBundle(t.bundle, "runtime.log"),

@@ -97,6 +97,11 @@ func (r *Runtime) Update(ctx context.Context, id string, res Resources) error {
 	if err := r.call(ctx, t, "update", "--resources", file, id); err != nil {
 		return fmt.Errorf("update container %s: %w", id, err)
 	}
+	if o.CPU == nil || o.CPU.Quota == nil {
+		if err := r.cg.freeCPU(r.cgroup(id)); err != nil {
+			return fmt.Errorf("update container %s: %w", id, err)
+		}
+	}
 	t.rec.Resources = res
 	return errors.Join(t.saveRecord(), removeFile(file))
 }

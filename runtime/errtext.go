@@ -48,7 +48,7 @@ func reasonOf(text string) Reason {
 		}
 		// "open executable: Permission denied" and its like: found, but not ours
 		// to run.
-		if r.reason == ReasonNotFound && strings.Contains(t, "permission denied") {
+		if r.reason == ReasonNotFound && containsAny(t, "permission denied", "operation not permitted") {
 			return ReasonPermission
 		}
 		return r.reason

@@ -23,13 +23,24 @@ var probeBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	out := filepath.Join(dir, "probe")
-	cmd := exec.Command("go", "build", "-o", out, "./testdata/probe")
+	return out, goBuild(out, "./testdata/probe")
+})
+
+func goBuild(out, what string) error {
+	cmd := exec.Command("go", "build", "-o", out, what)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the probe: %w: %s", err, b)
+		return fmt.Errorf("build %s: %w: %s", what, err, b)
 	}
-	return out, nil
-})
+	return nil
+}
+
+func build(tb testing.TB, out, what string) {
+	tb.Helper()
+	if err := goBuild(out, what); err != nil {
+		tb.Fatal(err)
+	}
+}
 
 // bench is a Runtime on folders of its own, with what is needed to fill it.
 type bench struct {

@@ -51,8 +51,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	if r.oci, err = chooseRuntime(ctx, cfg, r.specs); err != nil {
 		return nil, err
 	}
-	r.specs.filter.dir = filepath.Join(cfg.Run, "seccomp")
-	r.specs.filter.stamp = r.boot + r.oci.stamp()
+	r.specs.filter.keep(filepath.Join(cfg.Run, "seccomp"), r.boot+r.oci.stamp())
 	r.nest = findConmonCgroup(r.cg, cfg.CgroupParent)
 	r.exits = newExitQueue()
 	if r.watch, err = newWatcher(r.exitDir(), r.settle); err != nil {

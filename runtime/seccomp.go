@@ -72,6 +72,14 @@ type filter struct {
 // filterAnnotation is crun's, since 0.18.
 const filterAnnotation = "run.oci.seccomp_bpf_data"
 
+// keep says where compiled filters are kept. What was rendered before, for a
+// trial container, has no place there and is forgotten.
+func (c *seccompCache) keep(dir, stamp string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dir, c.stamp, c.m = dir, stamp, nil
+}
+
 // use returns the default profile for s and, when it is known, gives s the
 // compiled filter.
 func (c *seccompCache) use(s *specs.Spec) (*specs.LinuxSeccomp, error) {

@@ -313,7 +313,8 @@ func (m *specMaker) swapAccounted() bool {
 }
 
 // lift writes "no limit" for what had a limit and shall have none: a runtime
-// leaves alone what an update does not name.
+// leaves alone what an update does not name. The CPU quota is not among them:
+// see freeCPU.
 func lift(o *specs.LinuxResources, old Resources, swap bool) {
 	none := int64(-1)
 	if o.Memory == nil {
@@ -333,9 +334,6 @@ func lift(o *specs.LinuxResources, old Resources, swap bool) {
 	}
 	if o.CPU == nil {
 		o.CPU = &specs.LinuxCPU{}
-	}
-	if o.CPU.Quota == nil && (old.NanoCPUs != 0 || old.CPUQuota != 0) {
-		o.CPU.Quota, o.CPU.Period = &none, unsigned(cpuPeriod)
 	}
 	if o.CPU.Shares == nil && old.CPUShares != 0 {
 		o.CPU.Shares = unsigned(1024) // the kernel's default

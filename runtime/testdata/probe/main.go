@@ -31,25 +31,26 @@ func main() {
 }
 
 var verbs = map[string]func([]string){
-	"exit":    func(a []string) { os.Exit(number(a[0])) },
-	"sleep":   func([]string) { sleep() },
-	"print":   func(a []string) { fmt.Println(strings.Join(a, " ")) },
-	"eprint":  func(a []string) { fmt.Fprintln(os.Stderr, strings.Join(a, " ")) },
-	"lines":   lines,
-	"hold":    hold,
-	"ignore":  func([]string) { signal.Ignore(syscall.SIGTERM, syscall.SIGINT); fmt.Println("ignoring"); sleep() },
-	"traps":   traps,
-	"eat":     eat,
-	"fork":    fork,
-	"orphan":  orphan,
-	"facts":   facts,
-	"cat":     func([]string) { io.Copy(os.Stdout, os.Stdin) },
-	"echo":    echo,
-	"file":    file,
-	"size":    size,
-	"touch":   touch,
-	"daemon":  daemon,
-	"zombies": zombies,
+	"exit":      func(a []string) { os.Exit(number(a[0])) },
+	"sleep":     func([]string) { sleep() },
+	"print":     func(a []string) { fmt.Println(strings.Join(a, " ")) },
+	"eprint":    func(a []string) { fmt.Fprintln(os.Stderr, strings.Join(a, " ")) },
+	"lines":     lines,
+	"hold":      hold,
+	"slowlines": slowlines,
+	"ignore":    func([]string) { signal.Ignore(syscall.SIGTERM, syscall.SIGINT); fmt.Println("ignoring"); sleep() },
+	"traps":     traps,
+	"eat":       eat,
+	"fork":      fork,
+	"orphan":    orphan,
+	"facts":     facts,
+	"cat":       func([]string) { io.Copy(os.Stdout, os.Stdin) },
+	"echo":      echo,
+	"file":      file,
+	"size":      size,
+	"touch":     touch,
+	"daemon":    daemon,
+	"zombies":   zombies,
 }
 
 func number(s string) int {
@@ -73,6 +74,16 @@ func lines(a []string) {
 		fmt.Fprintf(w, "line %d of many, long enough to fill a file soon\n", i)
 	}
 	w.Flush()
+}
+
+// slowlines N: prints N numbered lines, ten a millisecond at most.
+func slowlines(a []string) {
+	for i := range number(a[0]) {
+		fmt.Printf("line %d of many, long enough to fill a file soon\n", i)
+		if i%10 == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
 }
 
 // hold N: prints N lines, then stays.
@@ -170,7 +181,8 @@ func facts([]string) {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
 		to, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err == nil && !strings.HasPrefix(to, "anon_inode:") && !strings.HasPrefix(to, "/proc/") {
+		if err == nil && !strings.HasPrefix(to, "anon_inode:") && !strings.HasPrefix(to, "/proc/") &&
+			!strings.HasPrefix(to, "/sys/fs/cgroup") { // what Go itself opens
 			fds = append(fds, e.Name())
 		}
 	}
