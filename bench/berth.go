@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"berth/api"
+	"berth/testbed"
 )
 
 // berthCLI times the two programs as a user runs them.
 type berthCLI struct {
 	cli, file string
 	root, run string
+	cgroups   string
 	memory    memory
 	agent     *exec.Cmd
 	client    *api.Client
@@ -33,12 +35,13 @@ func newBerth(ctx context.Context, dir, archive string, o options) (*berthCLI, e
 	b := &berthCLI{
 		cli:  filepath.Join(bin, "berth"),
 		root: filepath.Join(dir, "root"), run: filepath.Join(dir, "run"),
+		cgroups: fmt.Sprintf("/berth-bench-%d-agent", os.Getpid()),
 	}
 	if b.file, err = writeCompose(dir, o.n); err != nil {
 		return nil, err
 	}
 	config := filepath.Join(dir, "config.yaml")
-	text := fmt.Sprintf("cgroup_parent: /berth-bench-%d-agent\nparallel: %d\n", os.Getpid(), o.parallel)
+	text := fmt.Sprintf("cgroup_parent: %s\nparallel: %d\n", b.cgroups, o.parallel)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("write the agent's configuration: %w", err)
 	}
@@ -135,5 +138,5 @@ func (b *berthCLI) close() error {
 		return fmt.Errorf("end the agent: %w", err)
 	}
 	_ = b.agent.Wait() // ended by a signal
-	return nil
+	return testbed.RemoveCgroup(b.cgroups)
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
+
+	"berth/testbed"
 )
 
 const floorBridge = "benchbr0"
@@ -96,7 +97,7 @@ func (f *floor) down(ctx context.Context) error {
 	if err := netlink.LinkDel(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: floorBridge}}); err != nil {
 		return fmt.Errorf("remove the bridge: %w", err)
 	}
-	return f.removeCgroups()
+	return testbed.RemoveCgroup(f.cgroups)
 }
 
 func (f *floor) each(do func(bundle) error) error {
@@ -113,25 +114,6 @@ func (f *floor) each(do func(bundle) error) error {
 		})
 	}
 	return g.Wait()
-}
-
-// removeCgroups removes the parent that the runtime made in each hierarchy.
-func (f *floor) removeCgroups() error {
-	for _, pattern := range []string{"/sys/fs/cgroup" + f.cgroups, "/sys/fs/cgroup/*" + f.cgroups} {
-		dirs, err := filepath.Glob(pattern)
-		if err != nil {
-			return fmt.Errorf("find cgroups: %w", err)
-		}
-		for _, d := range dirs {
-			if strings.HasPrefix(d, "/sys/fs/cgroup/unified/") {
-				continue // no hierarchy in these namespaces, and gone with them
-			}
-			if err := unix.Rmdir(d); err != nil {
-				return fmt.Errorf("remove cgroup %s: %w", d, err)
-			}
-		}
-	}
-	return nil
 }
 
 func extract(img v1.Image, dir string) error {

@@ -86,9 +86,14 @@ func useVoting(t *testing.T, _ berth) {
 			t.Fatalf("voting for %s: %s", choice, resp.Status)
 		}
 	}
+	// The API has no health test: it may still wait for its database.
 	eventually(t, func() error {
+		body, err := fetch("http://127.0.0.1:5001/")
+		if err != nil {
+			return err
+		}
 		var result map[string]int
-		if err := json.Unmarshal([]byte(get(t, "http://127.0.0.1:5001/")), &result); err != nil {
+		if err := json.Unmarshal([]byte(body), &result); err != nil {
 			return err
 		}
 		if result["a"] != 2 || result["b"] != 1 {
@@ -156,8 +161,8 @@ func start(t *testing.T, bin, example string) berth {
 		t.Fatal(err)
 	}
 	b := berth{bin, filepath.Join(dir, "root"), filepath.Join(dir, "run"), filepath.Join(dir, "config.yaml"), file}
-	config := fmt.Sprintf("registries:\n  docker.io:\n    mirrors: [\"http://%s\"]\ncgroup_parent: /berth-examples-%d\n",
-		testbed.Registry(t), os.Getpid())
+	config := fmt.Sprintf("registries:\n  docker.io:\n    mirrors: [\"http://%s\"]\ncgroup_parent: %s\n",
+		testbed.Registry(t), testbed.CgroupParent(t))
 	if err := os.WriteFile(b.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -206,20 +211,29 @@ func build(t *testing.T) string {
 
 func get(t *testing.T, target string) string {
 	t.Helper()
+	body, err := fetch(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// fetch makes a connection of its own: another one may lead elsewhere.
+func fetch(target string) (string, error) {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get(target)
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: %s: %s", target, resp.Status, body)
+		return "", fmt.Errorf("GET %s: %s: %s", target, resp.Status, body)
 	}
-	return string(body)
+	return string(body), nil
 }
 
 // redis sends an inline command and returns the last line of the reply.

@@ -168,16 +168,13 @@ func leakProcess(t *testing.T) func() {
 
 func leakCgroup(t *testing.T) func() {
 	t.Helper()
-	parent := fmt.Sprintf("/sys/fs/cgroup/pids/berth-leaks-%d", os.Getpid())
-	dir := filepath.Join(parent, "task")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	parent := fmt.Sprintf("/berth-leaks-%d", os.Getpid())
+	if err := os.MkdirAll(filepath.Join("/sys/fs/cgroup/pids", parent, "task", "inner"), 0o755); err != nil {
 		t.Skipf("SKIPPED: no pids hierarchy of cgroup v1 here: %v", err)
 	}
 	return func() {
-		for _, d := range []string{dir, parent} {
-			if err := unix.Rmdir(d); err != nil {
-				t.Error(err)
-			}
+		if err := RemoveCgroup(parent); err != nil {
+			t.Error(err)
 		}
 	}
 }
