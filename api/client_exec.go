@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -69,7 +68,7 @@ func (c *Client) interact(ctx context.Context, path string, first []byte, s Stre
 
 	if first != nil {
 		if err := conn.Write(ctx, websocket.MessageText, first); err != nil {
-			return 0, c.transportError(ctx, err)
+			return 0, cut(ctx)
 		}
 	}
 	sending, stop := context.WithCancel(ctx)
@@ -84,14 +83,10 @@ func (c *Client) interact(ctx context.Context, path string, first []byte, s Stre
 func receive(ctx context.Context, conn *websocket.Conn, s Streams) (int, error) {
 	for {
 		_, message, err := conn.Read(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return 0, context.Cause(ctx)
-		case errors.Is(err, io.EOF), websocket.CloseStatus(err) != -1:
-			return 0, ErrCut
-		case err != nil:
-			return 0, fmt.Errorf("read from the agent: %w", err)
-		case len(message) == 0:
+		if err != nil {
+			return 0, cut(ctx)
+		}
+		if len(message) == 0 {
 			continue
 		}
 		channel, data := message[0], message[1:]
@@ -119,6 +114,15 @@ func receive(ctx context.Context, conn *websocket.Conn, s Streams) (int, error) 
 	}
 }
 
+// cut is why an open connection ended: the caller's doing, or the agent's. On
+// a local socket there is no third party.
+func cut(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return ErrCut
+}
+
 func writeTo(w io.Writer, data []byte) error {
 	if w == nil {
 		return nil
@@ -127,8 +131,9 @@ func writeTo(w io.Writer, data []byte) error {
 	return err
 }
 
-// stdinChunk is how much input one message carries.
-const stdinChunk = 32 << 10
+// stdinChunk is how much input one message carries; the library refuses to
+// read messages of more than 32 KiB unless told otherwise.
+const stdinChunk = 16 << 10
 
 // sendInput sends stdin until its end, then the empty message that says so. A
 // failed write is not reported: receive learns of the same broken connection.

@@ -53,12 +53,10 @@ type agentKey struct{}
 
 func setupScript(env *testscript.Env) error {
 	run := filepath.Join(env.WorkDir, "run")
-	for _, v := range []string{
+	env.Vars = append(env.Vars,
 		"BERTH_RUN=" + run, "BERTH_ROOT=" + filepath.Join(env.WorkDir, "root"), "BERTH_CONFIG=",
 		"HOME=" + env.WorkDir, "TZ=UTC", "NO_COLOR=", "TERM=xterm", "CI=",
-	} {
-		env.Vars = append(env.Vars, v)
-	}
+	)
 	if strings.Contains(filepath.Base(env.WorkDir), "noagent_") {
 		return nil
 	}
