@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -91,7 +90,8 @@ func (s *Store) download(ctx context.Context, src *source, b blob, sink io.Write
 	err = s.limits.retry(ctx, func() (bool, error) {
 		before := p.n
 		err := s.appendFrom(ctx, src, b, p, pr)
-		return p.n > before, err
+		// A server that cuts after each byte makes no progress.
+		return p.n-before >= s.limits.minRate, err
 	})
 	if err != nil {
 		return err
@@ -111,9 +111,12 @@ func (s *Store) appendFrom(ctx context.Context, src *source, b blob, p *partial,
 	defer watch.stop()
 	header := http.Header{}
 	if p.n > 0 {
-		header.Set("Range", "bytes="+strconv.FormatInt(p.n, 10)+"-")
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", p.n, b.size-1))
 	}
 	resp, err := src.get(ctx, http.MethodGet, "/blobs/"+b.digest, header)
+	if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
+		resp, err = src.get(ctx, http.MethodGet, "/blobs/"+b.digest, nil)
+	}
 	if err != nil {
 		return watch.explain(err)
 	}

@@ -180,7 +180,7 @@ func (s *Store) small(ctx context.Context, src *source, path string, header http
 			return false, watch.explain(err)
 		}
 		if int64(len(body)) > limit {
-			return false, invalid("%s has more than %d bytes", path, limit)
+			return false, invalid("%s is too large: at most %d bytes are allowed", path, limit)
 		}
 		h = resp.Header
 		return false, nil

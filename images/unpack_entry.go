@@ -320,7 +320,7 @@ func times(h *tar.Header) []unix.Timespec {
 }
 
 func clampTime(t time.Time) unix.Timespec {
-	const last = 1<<34 - 1 // ext4, in 2446
+	const last = 1<<34 - 1<<31 - 1 // ext4: May 2446
 	switch s := t.Unix(); {
 	case s < 0:
 		return unix.Timespec{}
