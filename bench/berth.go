@@ -131,12 +131,17 @@ func (b *berthCLI) berth(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// close ends the agent; what it leaves running ends with the bench.
+// close ends the agent and the dataplane, which would outlive it for a moment.
 func (b *berthCLI) close() error {
 	b.client.Close()
 	if err := b.agent.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("end the agent: %w", err)
 	}
 	_ = b.agent.Wait() // ended by a signal
+	if pid := b.memory.dataplane; pid != 0 {
+		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("end the dataplane: %w", err)
+		}
+	}
 	return testbed.RemoveCgroup(b.cgroups)
 }

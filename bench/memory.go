@@ -17,6 +17,7 @@ import (
 type memory struct {
 	agentRSS, agentPSS uint64
 	dataplanePSS       uint64
+	dataplane          int // its pid; 0: none
 	conmonPSS          uint64
 	conmons            int
 }
@@ -59,6 +60,7 @@ func measureMemory(agent int, run string) (memory, error) {
 			m.conmons++
 		} else {
 			m.dataplanePSS += pss
+			m.dataplane = pid
 		}
 	}
 	return m, nil

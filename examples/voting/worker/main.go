@@ -47,10 +47,10 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// next waits for one vote, at most a few seconds, and counts it. A vote that
+// next waits for one vote, at most a second, and counts it. A vote that
 // can't be counted now goes back to the head of the list.
 func next(ctx context.Context, queue *resp.Client, table *ballot.Table) error {
-	reply, err := queue.Do(ctx, "BLPOP", ballot.Queue, "3")
+	reply, err := queue.Do(ctx, "BLPOP", ballot.Queue, "1")
 	if errors.Is(err, resp.ErrNil) {
 		return nil
 	}
