@@ -29,9 +29,10 @@ type unpacked struct {
 // unpack writes the layer that r delivers, compressed or not, into dir, with
 // whiteouts as overlayfs wants them. Nothing outside of dir is touched: every
 // path is resolved by the kernel with dir as its root (openat2,
-// RESOLVE_IN_ROOT). The last directory stays open, so that an entry costs no
-// walk; containerd's archive.Apply walks each path in user space with an lstat
-// per element and takes about twice the time.
+// RESOLVE_IN_ROOT). The last directory stays open, so that most entries cost
+// no walk at all. containerd's archive.Apply walks each path in user space, an
+// lstat per element, and takes twice the CPU: 267 ms against 134 ms for 5000
+// files of 47 MB (BenchmarkUnpack).
 func unpack(ctx context.Context, dir string, r io.Reader, l limits) (unpacked, error) {
 	root, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
