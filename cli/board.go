@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -160,8 +161,12 @@ func (r *serviceRow) text() (string, Style) {
 		return "✓ completed", Good
 	case api.PhaseFailing, api.PhaseFailed:
 		return joinReason("✗ "+r.Phase, reason), Bad
-	case api.PhaseStopping:
-		return joinReason("stopping", reason), Dim
+	}
+	switch {
+	case r.Phase == api.PhaseRemoved:
+		return "removed", Dim
+	case strings.HasPrefix(reason, r.Phase):
+		return reason, Dim // "stopped: stopped in 2 s" would say it twice
 	}
 	return joinReason(Escape(r.Phase), reason), Dim
 }

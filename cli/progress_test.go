@@ -56,7 +56,8 @@ func TestLive_Rollout_EachServiceSaysWhereItIs(t *testing.T) {
 		service("cache", api.PhaseReady, 1, 1, 1, 0, "unchanged", "", time.Second),
 		service("seed", api.PhaseCompleted, 1, 1, 0, 0, "created", "", 12400*time.Millisecond),
 		service("bad", api.PhaseFailed, 1, 1, 0, 0, "created", "exited 3: \"no\x1b[2J\"", 65*time.Second),
-		service("old", api.PhaseRemoved, 0, 0, 0, 0, "removed", "", 0),
+		service("old", api.PhaseRemoved, 0, 0, 0, 0, "removed", "stopping", 0),
+		service("idle", api.PhaseStopped, 0, 0, 0, 0, "", "stopped in 2 s", 0),
 	)
 	compare(t, got, `shop: revision 8
   db      ✓ replaced in 1.9 s
@@ -66,6 +67,7 @@ func TestLive_Rollout_EachServiceSaysWhereItIs(t *testing.T) {
   seed    ✓ completed in 12 s
   bad     ✗ failed: exited 3: "no\x1b[2J" in 1 min 5 s
   old     removed
+  idle    stopped in 2 s
 `)
 }
 

@@ -52,6 +52,9 @@ func WriteStats(w io.Writer, samples []api.TaskStats) error {
 	t := Table{Head: []string{"NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"}}
 	for _, s := range samples {
 		r := newStatsRow(s)
+		if s.MemLimit == 0 {
+			r.MemUsage, r.MemPerc = units.BytesSize(float64(s.Memory))+" / -", "-" // no limit
+		}
 		t.Add(r.Name, r.CPUPerc, r.MemUsage, r.MemPerc, r.NetIO, r.BlockIO, r.PIDs)
 	}
 	return t.Write(w)

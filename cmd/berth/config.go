@@ -36,7 +36,7 @@ form, or only its services, images and so on. No agent is needed.` + exitStatus(
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.config(cmd.Context(), o, args) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.format, "format", formatYAML, "yaml or json")
+	f.StringVar(&o.format, "format", formatYAML, "`FORMAT`: yaml or json")
 	f.StringVarP(&o.output, "output", "o", "", "write to this `FILE`")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print nothing but mistakes")
 	f.BoolVar(&o.noInterpolate, "no-interpolate", false, "leave ${VARIABLES} as they are")

@@ -25,7 +25,7 @@ to do about it. The agent need not run.` + exitStatus("1    something is broken"
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), format) },
 	}
-	cmd.Flags().StringVar(&format, "format", formatText, "text or json")
+	cmd.Flags().StringVar(&format, "format", formatText, "`FORMAT`: text or json")
 	return cmd
 }
 

@@ -34,9 +34,9 @@ needed when -p names the stack.` + exitStatus(),
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&o.volumes, "volumes", "v", false, "also remove the stack's volumes, with their data")
-	f.StringVar(&o.images, "rmi", "", "also remove images: local (those without a registry) or all")
+	f.StringVar(&o.images, "rmi", "", "also remove images, `WHICH`: local (those without a registry) or all")
 	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "also services that the file no longer has")
-	f.IntVarP(&o.timeout, "timeout", "t", 0, "seconds to wait before a container is killed")
+	f.IntVarP(&o.timeout, "timeout", "t", 0, "`SECONDS` to wait before a container is killed")
 	return cmd
 }
 

@@ -29,8 +29,8 @@ die; revisions that are applied; networks and volumes. It ends with
 	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "one JSON object a line")
 	cmd.Flags().BoolVar(&o.all, "all", false, "of every stack of the machine")
-	cmd.Flags().StringVar(&o.since, "since", "", "from this time on: 2006-01-02T15:04:05Z, or 10m for ten minutes ago")
-	cmd.Flags().StringVar(&o.until, "until", "", "up to this time")
+	cmd.Flags().StringVar(&o.since, "since", "", "from this `TIME` on: 2006-01-02T15:04:05Z, or 10m for ten minutes ago")
+	cmd.Flags().StringVar(&o.until, "until", "", "up to this `TIME`")
 	return cmd
 }
 

@@ -52,10 +52,10 @@ command gets one, unless -T is given.` + exitStatus("N    the exit code of the c
 	f.BoolVarP(&o.tty, "tty", "t", true, "give the command a terminal; the default on one")
 	f.BoolVarP(&o.interactive, "interactive", "i", true, "pass stdin on; the default")
 	f.BoolVar(&o.privileged, "privileged", false, "give the command all capabilities")
-	f.IntVar(&o.index, "index", 0, "in the task with this number (default: the first that runs)")
-	f.StringVarP(&o.user, "user", "u", "", "as this user: NAME or UID, with :GROUP")
-	f.StringVarP(&o.workdir, "workdir", "w", "", "in this folder")
-	f.StringArrayVarP(&o.env, "env", "e", nil, "KEY=VALUE, or KEY to pass on this one's value")
+	f.IntVar(&o.index, "index", 0, "in the task with this `NUMBER` (default: the first that runs)")
+	f.StringVarP(&o.user, "user", "u", "", "as this `USER`: NAME or UID, with :GROUP")
+	f.StringVarP(&o.workdir, "workdir", "w", "", "in this `FOLDER`")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "`KEY=VALUE`, or KEY to pass on this one's value")
 	return cmd
 }
 
@@ -114,10 +114,11 @@ func (a *app) execOn(ctx context.Context, client *api.Client, task string, req a
 		}
 		return client.Exec(ctx, task, req, s)
 	}
-	names, stop := passSignals()
+	running, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	names, stop := passSignals(func() { cancel(exit{code: exitInterrupted}) })
 	defer stop()
 	s.Signals = names
-	return client.Exec(context.WithoutCancel(ctx), task, req, s)
+	return client.Exec(running, task, req, s)
 }
 
 // watchSize tells the size of a terminal whenever it changes.
@@ -148,19 +149,23 @@ func watchSize(f *os.File) (<-chan api.WindowSize, func()) {
 }
 
 // passSignals gives the names of signals that this process gets, to be passed
-// on to the command.
-func passSignals() (<-chan string, func()) {
+// on to the command. With the second one the command had its chance, and
+// giveUp is called.
+func passSignals(giveUp func()) (<-chan string, func()) {
 	got := make(chan os.Signal, 4)
 	signal.Notify(got, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	names := make(chan string)
 	done := make(chan struct{})
 	go func() {
-		for {
+		for n := 1; ; n++ {
 			var name string
 			select {
 			case <-done:
 				return
 			case s := <-got:
+				if n > 1 {
+					giveUp()
+				}
 				name = map[os.Signal]string{os.Interrupt: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT"}[s]
 			}
 			select {

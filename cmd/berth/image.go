@@ -68,7 +68,7 @@ it. With --format json it prints one object a line.` + exitStatus(),
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "ids only")
 	cmd.Flags().BoolVar(&whole, "no-trunc", false, "do not cut ids")
-	cmd.Flags().StringVar(&format, "format", formatTable, "table or json")
+	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table or json")
 	return cmd
 }
 
@@ -112,8 +112,8 @@ user (~/.docker/config.json and credential helpers).` + exitStatus(),
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
-	cmd.Flags().StringVar(&platform, "platform", "", "OS/ARCH[/VARIANT] (default: this machine's)")
-	cmd.Flags().StringVar(&policy, "policy", "always", "always: ask the registry; missing: only if it is not here")
+	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH[/VARIANT]` (default: this machine's)")
+	cmd.Flags().StringVar(&policy, "policy", "always", "`WHEN`, always: ask the registry; missing: only if it is not here")
 	return cmd
 }
 
@@ -169,7 +169,7 @@ berth image save wrote, from a file or stdin.` + exitStatus(),
 			return a.carry(client.LoadImages(cmd.Context(), archive))
 		},
 	}
-	cmd.Flags().StringVarP(&input, "input", "i", "", "read the archive from this file")
+	cmd.Flags().StringVarP(&input, "input", "i", "", "read the archive from this `FILE`")
 	return cmd
 }
 
@@ -195,7 +195,7 @@ func newImageSave(a *app) *cobra.Command {
 			return saveTo(cmd.Context(), client, output, args)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "write the archive to this file")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "write the archive to this `FILE`")
 	return cmd
 }
 

@@ -37,8 +37,8 @@ the service stops or restarts. Installing again updates what is there.` + exitSt
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.install(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.prefix, "prefix", "/usr/local/bin", "where to copy berth and berthd")
-	f.StringVar(&o.unitDir, "unit-dir", "/etc/systemd/system", "where to write "+unitName)
+	f.StringVar(&o.prefix, "prefix", "/usr/local/bin", "`FOLDER` where to copy berth and berthd")
+	f.StringVar(&o.unitDir, "unit-dir", "/etc/systemd/system", "`FOLDER` where to write "+unitName)
 	f.BoolVar(&o.now, "now", false, "also start the agent, or restart the one that runs")
 	f.BoolVar(&o.print, "print", false, "print the unit and change nothing")
 	return cmd

@@ -19,6 +19,6 @@ by another signal is treated, its restart policy says.` + exitStatus(),
 			return a.act(cmd.Context(), api.ActionRequest{Action: api.ActionKill, Services: args, Signal: signal})
 		},
 	}
-	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGKILL", "the signal, by name or number")
+	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGKILL", "the `SIGNAL`, by name or number")
 	return cmd
 }

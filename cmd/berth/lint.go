@@ -29,7 +29,7 @@ With --format json it prints {"errors":[…],"warnings":[…],"ignored":[…]}.`
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.lint(cmd.Context(), o) },
 	}
 	cmd.Flags().BoolVar(&o.strict, "strict", false, "take warnings and ignored attributes for errors")
-	cmd.Flags().StringVar(&o.format, "format", formatText, "text or json")
+	cmd.Flags().StringVar(&o.format, "format", formatText, "`FORMAT`: text or json")
 	return cmd
 }
 

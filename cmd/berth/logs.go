@@ -43,12 +43,12 @@ task, name, slot, revision, stream and text.` + exitStatus(),
 	f.BoolVarP(&o.timestamps, "timestamps", "t", false, "times before lines")
 	f.BoolVar(&o.noPrefix, "no-log-prefix", false, "no names before lines")
 	f.BoolVar(&o.noColour, "no-color", false, "no colours")
-	f.StringVar(&o.since, "since", "", "from this time on: 2006-01-02T15:04:05Z, or 10m for ten minutes ago")
-	f.StringVar(&o.until, "until", "", "up to this time")
-	f.StringVarP(&o.tail, "tail", "n", "all", "this many last lines of each container")
-	f.StringVar(&o.format, "format", formatText, "text or json")
-	f.IntVar(&o.index, "index", 0, "only the task with this number")
-	f.Uint64Var(&o.revision, "revision", 0, "only tasks of this revision")
+	f.StringVar(&o.since, "since", "", "from this `TIME` on: 2006-01-02T15:04:05Z, or 10m for ten minutes ago")
+	f.StringVar(&o.until, "until", "", "up to this `TIME`")
+	f.StringVarP(&o.tail, "tail", "n", "all", "this many (`N`) last lines of each container")
+	f.StringVar(&o.format, "format", formatText, "`FORMAT`: text or json")
+	f.IntVar(&o.index, "index", 0, "only the task with this `NUMBER`")
+	f.Uint64Var(&o.revision, "revision", 0, "only tasks of this `REVISION`")
 	return cmd
 }
 

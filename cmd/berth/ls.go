@@ -33,8 +33,8 @@ objects with Name, Status, ConfigFiles and Revision.` + exitStatus(),
 	}
 	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "also stacks of which nothing runs")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "names only")
-	cmd.Flags().StringVar(&o.format, "format", formatTable, "table or json")
-	cmd.Flags().StringArrayVar(&o.filter, "filter", nil, "name=NAME: only this stack")
+	cmd.Flags().StringVar(&o.format, "format", formatTable, "`FORMAT`: table or json")
+	cmd.Flags().StringArrayVar(&o.filter, "filter", nil, "`name=NAME`: only this stack")
 	return cmd
 }
 

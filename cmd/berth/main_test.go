@@ -54,8 +54,8 @@ type agentKey struct{}
 func setupScript(env *testscript.Env) error {
 	run := filepath.Join(env.WorkDir, "run")
 	env.Vars = append(env.Vars,
-		"BERTH_RUN=" + run, "BERTH_ROOT=" + filepath.Join(env.WorkDir, "root"), "BERTH_CONFIG=",
-		"HOME=" + env.WorkDir, "TZ=UTC", "NO_COLOR=", "TERM=xterm", "CI=",
+		"BERTH_RUN="+run, "BERTH_ROOT="+filepath.Join(env.WorkDir, "root"), "BERTH_CONFIG=",
+		"HOME="+env.WorkDir, "TZ=UTC", "NO_COLOR=", "TERM=xterm", "CI=",
 	)
 	if strings.Contains(filepath.Base(env.WorkDir), "noagent_") {
 		return nil

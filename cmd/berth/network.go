@@ -55,7 +55,7 @@ func newNetworkLs(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
-	cmd.Flags().StringVar(&format, "format", formatTable, "table or json")
+	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table or json")
 	return cmd
 }
 
@@ -115,13 +115,13 @@ func newNetworkCreate(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&req.Driver, "driver", "d", "", "driver (default: bridge)")
+	f.StringVarP(&req.Driver, "driver", "d", "", "`DRIVER` (default: bridge)")
 	f.BoolVar(&req.Internal, "internal", false, "without a way out")
 	f.BoolVar(&req.EnableIPv6, "ipv6", false, "with IPv6 addresses")
-	f.StringArrayVar(&req.Subnets, "subnet", nil, "subnet, such as 10.7.0.0/24 (default: a free one)")
-	f.StringVar(&req.Gateway, "gateway", "", "the host's address in the subnet")
-	f.StringArrayVarP(&options, "opt", "o", nil, "KEY=VALUE: option of the driver")
-	f.StringArrayVar(&labels, "label", nil, "KEY=VALUE")
+	f.StringArrayVar(&req.Subnets, "subnet", nil, "`SUBNET`, such as 10.7.0.0/24 (default: a free one)")
+	f.StringVar(&req.Gateway, "gateway", "", "the host's `ADDRESS` in the subnet")
+	f.StringArrayVarP(&options, "opt", "o", nil, "`KEY=VALUE`: option of the driver")
+	f.StringArrayVar(&labels, "label", nil, "`KEY=VALUE`")
 	return cmd
 }
 

@@ -30,14 +30,14 @@ up carries out the very same one.` + exitStatus("2    something would change"),
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.format, "format", formatText, "text or json")
+	f.StringVar(&o.format, "format", formatText, "`FORMAT`: text or json")
 	f.BoolVar(&o.forceRecreate, "force-recreate", false, "as for up")
 	f.BoolVar(&o.noRecreate, "no-recreate", false, "as for up")
 	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "as for up")
 	f.BoolVarP(&o.renewVolumes, "renew-anon-volumes", "V", false, "as for up")
 	f.BoolVar(&o.noDeps, "no-deps", false, "as for up")
-	f.StringVar(&o.pull, "pull", "", "as for up")
-	f.StringArrayVar(&o.scale, "scale", nil, "as for up")
+	f.StringVar(&o.pull, "pull", "", "as for up, `WHEN`: always, missing, never")
+	f.StringArrayVar(&o.scale, "scale", nil, "`SERVICE=NUM`, as for up")
 	return cmd
 }
 

@@ -46,9 +46,9 @@ docker compose ps, and Ready, Revision and Restarts.` + exitStatus(),
 	f.BoolVar(&o.services, "services", false, "names of services only")
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "do not cut commands")
 	f.BoolVar(&o.orphans, "orphans", true, "also services that the file no longer has")
-	f.StringVar(&o.format, "format", formatTable, "table or json")
-	f.StringArrayVar(&o.filter, "filter", nil, "status=STATE: only containers in this state")
-	f.StringArrayVar(&o.status, "status", nil, "only containers in this state: created, running, paused, restarting, removing, exited")
+	f.StringVar(&o.format, "format", formatTable, "`FORMAT`: table or json")
+	f.StringArrayVar(&o.filter, "filter", nil, "`status=STATE`: only containers in this state")
+	f.StringArrayVar(&o.status, "status", nil, "only containers in this `STATE`: created, running, paused, restarting, removing, exited")
 	return cmd
 }
 

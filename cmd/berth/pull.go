@@ -30,7 +30,7 @@ stay as they are: the next up uses what was pulled.` + exitStatus(),
 	f.BoolVar(&o.ignoreFailures, "ignore-pull-failures", false, "go on when an image can't be pulled")
 	f.BoolVar(&o.includeDeps, "include-deps", false, "also pull what the named services depend on")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
-	f.StringVar(&o.policy, "policy", "always", "always: ask the registry; missing: only what is not here")
+	f.StringVar(&o.policy, "policy", "always", "`WHEN`, always: ask the registry; missing: only what is not here")
 	return cmd
 }
 

@@ -19,7 +19,7 @@ not applied: that is what up does.` + exitStatus(),
 			return a.act(cmd.Context(), api.ActionRequest{Action: api.ActionRestart, Services: args, Timeout: timeoutFlag(cmd, timeout), NoDeps: noDeps})
 		},
 	}
-	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "seconds to wait before a container is killed")
+	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "`SECONDS` to wait before a container is killed")
 	cmd.Flags().BoolVar(&noDeps, "no-deps", false, "do not restart dependents (depends_on … restart: true)")
 	return cmd
 }

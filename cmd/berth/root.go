@@ -27,16 +27,16 @@ const (
 )
 
 func (g *globals) add(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&g.files, "file", "f", nil, "Compose file; several are merged; - is stdin")
-	flags.StringVarP(&g.project, "project-name", "p", "", "name of the stack")
-	flags.StringVar(&g.projectDir, "project-directory", "", "where relative paths start (default: the first file's folder)")
-	flags.StringArrayVar(&g.profiles, "profile", nil, "enable a profile")
-	flags.StringArrayVar(&g.envFiles, "env-file", nil, "read variables for interpolation from this file instead of .env")
-	flags.StringVar(&g.root, "root", cmp.Or(os.Getenv("BERTH_ROOT"), defaultRoot), "where the agent keeps its state (BERTH_ROOT)")
-	flags.StringVar(&g.run, "run", cmp.Or(os.Getenv("BERTH_RUN"), defaultRun), "where the agent's socket is (BERTH_RUN)")
-	flags.StringVar(&g.config, "config", os.Getenv("BERTH_CONFIG"), "configuration file for an agent that is started (BERTH_CONFIG)")
-	flags.StringVar(&g.ansi, "ansi", cli.AnsiAuto, "colours: auto, never, always")
-	flags.StringVar(&g.progress, "progress", cli.ProgressAuto, "progress: auto, tty, plain, json, quiet")
+	flags.StringArrayVarP(&g.files, "file", "f", nil, "Compose `FILE`; several are merged; - is stdin")
+	flags.StringVarP(&g.project, "project-name", "p", "", "`NAME` of the stack")
+	flags.StringVar(&g.projectDir, "project-directory", "", "`FOLDER` where relative paths start (default: the first file's folder)")
+	flags.StringArrayVar(&g.profiles, "profile", nil, "enable this `PROFILE`")
+	flags.StringArrayVar(&g.envFiles, "env-file", nil, "read variables for interpolation from this `FILE` instead of .env")
+	flags.StringVar(&g.root, "root", cmp.Or(os.Getenv("BERTH_ROOT"), defaultRoot), "`FOLDER` where the agent keeps its state (BERTH_ROOT)")
+	flags.StringVar(&g.run, "run", cmp.Or(os.Getenv("BERTH_RUN"), defaultRun), "`FOLDER` where the agent's socket is (BERTH_RUN)")
+	flags.StringVar(&g.config, "config", os.Getenv("BERTH_CONFIG"), "configuration `FILE` for an agent that is started (BERTH_CONFIG)")
+	flags.StringVar(&g.ansi, "ansi", cli.AnsiAuto, "colours, `WHEN`: auto, never, always")
+	flags.StringVar(&g.progress, "progress", cli.ProgressAuto, "progress, `HOW`: auto, tty, plain, json, quiet")
 }
 
 // resolve makes paths absolute.

@@ -35,6 +35,6 @@ applied: that is what up does.` + exitStatus("3    not ready in time"),
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", true, "wait until the services are ready; the default")
-	cmd.Flags().IntVar(&waitTimeout, "wait-timeout", 0, "seconds to wait at most")
+	cmd.Flags().IntVar(&waitTimeout, "wait-timeout", 0, "`SECONDS` to wait at most")
 	return cmd
 }

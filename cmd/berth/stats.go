@@ -28,7 +28,7 @@ With --format json it prints one object a line, as docker compose does.` + exitS
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.stats(cmd.Context(), o, args) },
 	}
 	cmd.Flags().BoolVar(&o.noStream, "no-stream", false, "one round only")
-	cmd.Flags().StringVar(&o.format, "format", formatTable, "table or json")
+	cmd.Flags().StringVar(&o.format, "format", formatTable, "`FORMAT`: table or json")
 	return cmd
 }
 

@@ -18,6 +18,6 @@ over a restart of the machine, until start or up.` + exitStatus(),
 			return a.act(cmd.Context(), api.ActionRequest{Action: api.ActionStop, Services: args, Timeout: timeoutFlag(cmd, timeout)})
 		},
 	}
-	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "seconds to wait before a container is killed")
+	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "`SECONDS` to wait before a container is killed")
 	return cmd
 }

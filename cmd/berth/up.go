@@ -73,7 +73,7 @@ With services named, only they and what they depend on are changed.` + exitStatu
 	f.BoolVarP(&o.detach, "detach", "d", false, "return when the services are ready")
 	f.BoolVar(&o.wait, "wait", false, "the same as --detach, which waits already")
 	f.BoolVar(&o.noWait, "no-wait", false, "return as soon as the agent has the new revision; implies --detach")
-	f.IntVar(&o.waitTimeout, "wait-timeout", 0, "seconds to wait at most (default: as long as the agent's deadlines allow)")
+	f.IntVar(&o.waitTimeout, "wait-timeout", 0, "`SECONDS` to wait at most (default: as long as the agent's deadlines allow)")
 	f.BoolVar(&o.forceRecreate, "force-recreate", false, "replace tasks that have not changed, too")
 	f.BoolVar(&o.noRecreate, "no-recreate", false, "leave existing tasks alone, even if they changed")
 	f.BoolVar(&o.noStart, "no-start", false, "create, but do not start")
@@ -81,18 +81,18 @@ With services named, only they and what they depend on are changed.` + exitStatu
 	f.BoolVarP(&o.renewVolumes, "renew-anon-volumes", "V", false, "give new tasks new anonymous volumes")
 	f.BoolVar(&o.noDeps, "no-deps", false, "leave out what the named services depend on")
 	f.BoolVar(&o.quietPull, "quiet-pull", false, "show no progress of pulls")
-	f.StringVar(&o.pull, "pull", "", "pull images: always, missing, never (default: as the file says)")
-	f.StringArrayVar(&o.scale, "scale", nil, "SERVICE=NUM: run NUM tasks of the service")
-	f.IntVarP(&timeout, "timeout", "t", 0, "seconds to wait before an old container is killed")
-	f.StringArrayVar(&o.attach, "attach", nil, "follow the logs of this service only")
-	f.StringArrayVar(&o.noAttach, "no-attach", nil, "do not follow the logs of this service")
+	f.StringVar(&o.pull, "pull", "", "pull images, `WHEN`: always, missing, never (default: as the file says)")
+	f.StringArrayVar(&o.scale, "scale", nil, "`SERVICE=NUM`: run NUM tasks of the service")
+	f.IntVarP(&timeout, "timeout", "t", 0, "`SECONDS` to wait before an old container is killed")
+	f.StringArrayVar(&o.attach, "attach", nil, "follow the logs of this `SERVICE` only")
+	f.StringArrayVar(&o.noAttach, "no-attach", nil, "do not follow the logs of this `SERVICE`")
 	f.BoolVar(&o.attachDependencies, "attach-dependencies", false, "also follow the logs of what the named services depend on")
 	f.BoolVar(&o.noPrefix, "no-log-prefix", false, "no names before log lines")
 	f.BoolVar(&o.noColour, "no-color", false, "no colours in logs")
 	f.BoolVar(&o.stamped, "timestamps", false, "times before log lines")
 	f.BoolVar(&o.abortOnExit, "abort-on-container-exit", false, "stop the stack when a container exits")
 	f.BoolVar(&o.abortOnFailure, "abort-on-container-failure", false, "stop the stack when a container exits with an error")
-	f.StringVar(&o.exitCodeFrom, "exit-code-from", "", "exit as this service does; implies --abort-on-container-exit")
+	f.StringVar(&o.exitCodeFrom, "exit-code-from", "", "exit as this `SERVICE` does; implies --abort-on-container-exit")
 	return cmd
 }
 
@@ -247,8 +247,8 @@ func (r *rollout) heard(stream iter.Seq2[api.Progress, error]) iter.Seq2[api.Pro
 			if p.Service != nil {
 				r.note(*p.Service)
 			}
-			if p.Pull != nil && r.options.quietPull {
-				continue
+			if p.Pull != nil && (r.options.quietPull || p.Pull.Layer == "" && p.Pull.Status == "exists") {
+				continue // that an image is here already is the rule, and no news
 			}
 			if !yield(p, err) {
 				return

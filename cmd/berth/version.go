@@ -28,7 +28,7 @@ no agent.` + exitStatus(),
 			return a.version(cmd.Context(), format)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", formatText, "text or json")
+	cmd.Flags().StringVar(&format, "format", formatText, "`FORMAT`: text or json")
 	cmd.Flags().BoolVar(&short, "short", false, "only the version of berth")
 	return cmd
 }

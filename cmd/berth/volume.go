@@ -57,7 +57,7 @@ func newVolumeLs(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
-	cmd.Flags().StringVar(&format, "format", formatTable, "table or json")
+	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table or json")
 	return cmd
 }
 
@@ -128,9 +128,9 @@ func newVolumeCreate(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&driver, "driver", "d", "local", "driver")
-	cmd.Flags().StringArrayVarP(&options, "opt", "o", nil, "KEY=VALUE: option of the driver, such as type=nfs")
-	cmd.Flags().StringArrayVar(&labels, "label", nil, "KEY=VALUE")
+	cmd.Flags().StringVarP(&driver, "driver", "d", "local", "`DRIVER`")
+	cmd.Flags().StringArrayVarP(&options, "opt", "o", nil, "`KEY=VALUE`: option of the driver, such as type=nfs")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "`KEY=VALUE`")
 	return cmd
 }
 
