@@ -2,6 +2,9 @@ package spec
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -12,6 +15,13 @@ import (
 const (
 	maxDepth = 64      // mappings and lists inside each other
 	maxNodes = 100_000 // values, with every alias written out
+	// maxVariables and maxNesting bound the ${…} of one text: the loader's
+	// time grows with the square of both.
+	maxVariables = 512
+	maxNesting   = 16
+	// maxPorts bounds the published ports of one service: each of a range
+	// becomes a rule of its own.
+	maxPorts = 16_384
 )
 
 // budget checks that s can be walked and loaded in reasonable time, before
@@ -96,4 +106,48 @@ func (c *counter) tooMany(n *yaml.Node) {
 	default:
 		c.report(n, fmt.Sprintf("the file holds more than %d values", maxNodes), "split it, or move data into files")
 	}
+}
+
+// tooManyVariables says what makes a text too costly to interpolate; "" if
+// nothing does.
+func tooManyVariables(text string) string {
+	count, depth, open := 0, 0, 0
+	for i := 0; i+1 < len(text); i++ {
+		switch {
+		case text[i] == '$' && text[i+1] == '$':
+			i++
+		case text[i] == '$' && text[i+1] == '{':
+			count++
+			open++
+			depth = max(depth, open)
+		case text[i] == '$':
+			count++
+		case text[i] == '}' && open > 0:
+			open--
+		}
+	}
+	switch {
+	case count > maxVariables:
+		return fmt.Sprintf("more than %d variables in one text", maxVariables)
+	case depth > maxNesting:
+		return fmt.Sprintf("variables nested deeper than %d levels", maxNesting)
+	}
+	return ""
+}
+
+var portRange = regexp.MustCompile(`(\d+)-(\d+)`)
+
+// portCount is how many ports a short form publishes, at least roughly.
+func portCount(text string) int {
+	most := 1
+	for _, m := range portRange.FindAllStringSubmatch(text, -1) {
+		from, _ := strconv.Atoi(m[1])
+		to, _ := strconv.Atoi(m[2])
+		most = max(most, to-from+1)
+	}
+	// A host range for one port of the container is one entry.
+	if i := strings.LastIndexByte(text, ':'); i >= 0 && !strings.Contains(text[i:], "-") {
+		return 1
+	}
+	return most
 }

@@ -37,6 +37,12 @@ func TestLoad_Hostile_OneDiagnosticQuickly(t *testing.T) {
 		{"deep lists that stay open", "x-a: " + strings.Repeat("[", 100000), "YAML: "},
 		{"deep mappings", "x-a:\n" + repeat(80, func(i int) string { return strings.Repeat(" ", i+1) + "a:\n" }) + "services: {a: {image: b}}\n", "nested deeper than 64 levels"},
 		{"many values", "x-a: [" + strings.Repeat("1,", 120_000) + "1]\nservices: {a: {image: b}}\n", "the file holds more than 100000 values"},
+		{"port range", "services: {a: {image: b, ports: ['1-65535:1-65535']}}\n", "more than 16384 ports are published"},
+		{"many variables", "services: {a: {image: b, user: '" + strings.Repeat("$A", 100_000) + "'}}\n", "more than 512 variables in one text"},
+		{
+			"nested variables", "services: {a: {image: b, user: '" + strings.Repeat("${A:-", 100) + strings.Repeat("}", 100) + "'}}\n",
+			"variables nested deeper than 16 levels",
+		},
 		{"too large", "# " + strings.Repeat("x", 11<<20), "is 11 MiB; the limit is 10 MiB"},
 		{"zero bytes", "services: {a: {image: \"b\x00\"}}\n", "the file is not UTF-8 text here"},
 		{"binary", "\x7fELF\x02\x01\x01\xff\xfe", "the file is not UTF-8 text here"},

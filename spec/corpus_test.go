@@ -93,7 +93,7 @@ func untar(r io.Reader, root string) error {
 	if err != nil {
 		return fmt.Errorf("open folder: %w", err)
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	for tr := tar.NewReader(z); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {

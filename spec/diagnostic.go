@@ -70,7 +70,7 @@ func (d Diagnostic) Error() string {
 	if d.File == "" {
 		return d.Message
 	}
-	return d.Position.String() + ": " + d.Message
+	return d.String() + ": " + d.Message
 }
 
 // Diagnostics are sorted by file, line, column.
@@ -154,7 +154,7 @@ func (d Diagnostic) format(color bool) string {
 	}
 	var b strings.Builder
 	if d.File != "" {
-		b.WriteString(paint(colorBold, printable(d.Position.String())) + ": ")
+		b.WriteString(paint(colorBold, printable(d.String())) + ": ")
 	}
 	if d.Severity != Error {
 		b.WriteString(paint(severityColor[d.Severity], d.Severity.String()) + ": ")

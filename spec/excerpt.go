@@ -31,13 +31,13 @@ func excerpt(lines []string, line, col, width int) string {
 			from--
 		}
 	}
+	before := text[min(from, len(text)):min(max(col-1, from), len(text))]
+	marked := text[min(max(col-1, 0), len(text)):min(max(col-1+min(width, 4*excerptWidth), 0), len(text))]
 	if line > 1 {
 		fmt.Fprintf(&b, "%*d | %s\n", gutter, line-1, clip(lines[line-2], 0))
 	}
 	fmt.Fprintf(&b, "%*d | %s\n", gutter, line, clip(text, from))
 
-	before := text[min(from, len(text)):min(max(col-1, from), len(text))]
-	marked := text[min(max(col-1, 0), len(text)):min(max(col-1+width, 0), len(text))]
 	carets := max(1, utf8.RuneCountInString(printable(marked)))
 	indent := strings.Repeat(" ", utf8.RuneCountInString(printable(expandTabs(before))))
 	fmt.Fprintf(&b, "%*s | %s%s", gutter, "", indent, strings.Repeat("^", min(carets, excerptWidth/2)))
@@ -48,7 +48,14 @@ func clip(s string, from int) string {
 	if from >= len(s) {
 		from = 0
 	}
-	s = printable(expandTabs(s[from:]))
+	s = s[from:]
+	if far := 4 * excerptWidth; len(s) > far {
+		for !utf8.RuneStart(s[far]) {
+			far--
+		}
+		s = s[:far]
+	}
+	s = printable(expandTabs(s))
 	if utf8.RuneCountInString(s) <= excerptWidth {
 		return s
 	}

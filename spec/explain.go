@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -218,9 +219,8 @@ func ruleSchema(l *loading, m []string) (Diagnostic, bool) {
 	// files the same path may stand in each.
 	places := l.places
 	if s := l.sourceOf(file); s != nil && s.places != nil {
-		own := index{}
-		own.merge(l.places)
-		own.merge(s.places)
+		own := maps.Clone(l.places)
+		maps.Copy(own, s.places)
 		l.places = own
 		defer func() { l.places = places }()
 	}

@@ -48,11 +48,45 @@ func (ix index) nearest(path string) (place, string, bool) {
 	}
 }
 
-// merge lays the places of a later file over ix.
-func (ix index) merge(other index) {
+// merge lays the places of a later file over ix. Where both have a list, the
+// loader appends; so do the places. lengths keeps how long each list is by
+// now.
+func (ix index) merge(other index, lengths map[string]int) {
+	shift := map[string]int{}
 	for path, p := range other {
-		ix[path] = p
+		if p.value == nil || resolve(p.value).Kind != yaml.SequenceNode {
+			continue
+		}
+		n := len(resolve(p.value).Content)
+		if _, both := ix[path]; both && !replaced(path) && p.value.Tag != "!override" {
+			shift[path] = lengths[path]
+			n += lengths[path]
+		}
+		lengths[path] = n
 	}
+	for path, p := range other {
+		ix[shifted(path, shift)] = p
+	}
+}
+
+// replaced are the lists that a later file replaces as a whole.
+func replaced(path string) bool {
+	return strings.HasSuffix(path, ".command") || strings.HasSuffix(path, ".entrypoint") || strings.HasSuffix(path, ".healthcheck.test")
+}
+
+// shifted moves the number of a list item by what stands before its list.
+func shifted(path string, shift map[string]int) string {
+	for list, by := range shift {
+		rest, ok := strings.CutPrefix(path, list+".")
+		if !ok || by == 0 {
+			continue
+		}
+		number, tail, _ := strings.Cut(rest, ".")
+		if n, err := strconv.Atoi(number); err == nil {
+			return strings.TrimSuffix(list+"."+strconv.Itoa(n+by)+"."+tail, ".")
+		}
+	}
+	return path
 }
 
 // fallback adds those places of other that ix has not, with the prefix from

@@ -162,6 +162,7 @@ func (l *loading) probe(u *unit, v visit) {
 		return
 	}
 	targets := map[string]*yaml.Node{}
+	ports := 0
 	for i, item := range n.Content {
 		if strings.HasSuffix(v.path, ".volumes") {
 			l.twice(u, fmt.Sprintf("%s.%d", v.path, i), item, targets)
@@ -171,6 +172,10 @@ func (l *loading) probe(u *unit, v visit) {
 			continue
 		}
 		at := fmt.Sprintf("%s.%d", v.path, i)
+		if ports += portCount(text); ports > maxPorts && strings.HasSuffix(v.path, ".ports") {
+			l.add(u.src.node(Error, item, at, fmt.Sprintf("more than %d ports are published", maxPorts), "use network_mode: host"))
+			return
+		}
 		if strings.HasSuffix(v.path, ".ports") {
 			if _, err := types.ParsePortConfig(text); err != nil {
 				l.suspects = append(l.suspects, u.src.node(Error, item, at, portMessage(text, err), "write HOST:CONTAINER, such as 8080:80"))

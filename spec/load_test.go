@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/tools/txtar"
 
 	"berth/spec"
@@ -490,5 +492,59 @@ func TestResult_Lists(t *testing.T) {
 	tools := load(t, spec.Options{Dir: write(t, two)})
 	if got := tools.Profiles(); !slices.Equal(got, []string{"tools"}) {
 		t.Errorf("profiles %q", got)
+	}
+}
+
+// TestLoad_ListsOfTwoFiles_KeepTheirPlaces: the override appends to the list,
+// so item 1 stands in the second file.
+func TestLoad_ListsOfTwoFiles_KeepTheirPlaces(t *testing.T) {
+	dir := write(t, `
+-- compose.yaml --
+services:
+  a:
+    image: x
+    ports: ["80:80"]
+    command: [a]
+-- compose.override.yaml --
+services:
+  a:
+    ports: ["443:443"]
+    command: [b]
+`)
+	st := load(t, spec.Options{Dir: dir}).Stack
+	for path, want := range map[string]string{
+		"services.a.ports.0":   "compose.yaml:4:13",
+		"services.a.ports.1":   "compose.override.yaml:3:13",
+		"services.a.command.0": "compose.override.yaml:4:15",
+	} {
+		if got := st.Positions[path].String(); got != want {
+			t.Errorf("%s is at %s, want %s", path, got, want)
+		}
+	}
+	if got := st.Services["a"].Ports; len(got) != 2 || got[0].Target != 80 || got[1].Target != 443 {
+		t.Errorf("ports %v", got)
+	}
+}
+
+// TestLoad_Concurrent_DoesNotMix: Load is called by the agent for several
+// repositories at once.
+func TestLoad_Concurrent_DoesNotMix(t *testing.T) {
+	var g errgroup.Group
+	for i := range 16 {
+		name := fmt.Sprintf("s%d", i)
+		dir := write(t, "-- compose.yaml --\nservices: {"+name+": {image: \"x:$UNSET_"+name+"\"}}\n")
+		g.Go(func() error {
+			r, err := spec.Load(t.Context(), spec.Options{Dir: dir, Environ: []string{}})
+			if err != nil {
+				return err
+			}
+			if len(r.Diagnostics) != 1 || !strings.Contains(r.Diagnostics[0].Message, "UNSET_"+name+" ") || !slices.Equal(r.Services(), []string{name}) {
+				return fmt.Errorf("%s: %v, %v", name, r.Services(), r.Diagnostics)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 }

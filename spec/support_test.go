@@ -52,7 +52,7 @@ func TestSupport_NotHonoured_HasAHint(t *testing.T) {
 func TestSuggest_NearestAttribute(t *testing.T) {
 	service := schemaTree().keys["services"].any
 	for key, want := range map[string]string{
-		"prots": "ports", "port": "ports", "Ports": "ports", "env-file": "env_file", "enviroment": "environment",
+		"prots": "ports", "port": "ports", "Ports": "ports", "env-file": "env_file", "environmnt": "environment",
 		"environments": "environment", "volume": "volumes", "depend_on": "depends_on", "dependson": "depends_on",
 		"health_check": "healthcheck", "cap-add": "cap_add", "restrat": "restart", "mem_limits": "mem_limit",
 		"zzz": "", "x": "", "content": "",

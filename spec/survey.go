@@ -37,7 +37,7 @@ func (u *unit) stackPath(path string) (string, bool) {
 // is unknown or not honoured, and the variables. It follows include and
 // extends as far as they can be followed.
 func (l *loading) survey(ctx context.Context) {
-	s := surveyor{loading: l, ctx: ctx, seen: map[string]bool{}}
+	s := surveyor{loading: l, ctx: ctx, seen: map[string]bool{}, lengths: map[string]int{}}
 	l.places = index{}
 	env := func(name string) (string, bool) { v, ok := l.in.environ[name]; return v, ok }
 	for _, src := range l.main {
@@ -52,6 +52,8 @@ type surveyor struct {
 	*loading
 	ctx  context.Context //nolint:containedctx // lives as long as one walk
 	seen map[string]bool
+	// lengths are those of the lists in places.
+	lengths map[string]int
 }
 
 // maxUnits caps how many files one stack may draw in.
@@ -79,7 +81,7 @@ func (s *surveyor) file(u *unit) {
 	s.units = append(s.units, u)
 	s.includes(u)
 	if u.only == "" {
-		s.places.merge(u.src.places)
+		s.places.merge(u.src.places, s.lengths)
 	}
 	s.extends(u)
 	s.variables(u)

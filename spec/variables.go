@@ -37,10 +37,10 @@ func references(text string) (refs []reference, ok bool) {
 		if text[i] != '$' || i+1 == len(text) {
 			continue
 		}
-		switch next := text[i+1]; {
-		case next == '$':
+		switch text[i+1] {
+		case '$':
 			i++
-		case next == '{':
+		case '{':
 			body, length := braced(text[i+2:])
 			if length < 0 {
 				return refs, false
@@ -147,6 +147,11 @@ func (l *loading) variables(u *unit) {
 				return
 			}
 			path, ok := u.stackPath(paths[n])
+			// The loader interpolates what is not used, too.
+			if reason := tooManyVariables(n.Value); reason != "" {
+				l.add(u.src.node(Error, n, path, reason, "write it to a file, and mount the file"))
+				return
+			}
 			if !ok {
 				return
 			}
@@ -163,7 +168,12 @@ func (l *loading) unfilled(u *unit, n *yaml.Node, path string) {
 		l.suspects = append(l.suspects, u.src.node(Error, n, path, "a ${ in this text makes no variable",
 			"write ${NAME}, or $$ for a dollar sign"))
 	}
+	said := map[string]bool{}
 	for _, p := range problems(n.Value, u.env) {
+		if said[p.name] {
+			continue
+		}
+		said[p.name] = true
 		line, col := u.src.find(n, p.name)
 		if !p.required {
 			l.unset = append(l.unset, u.src.at(Warning, line, col, len(p.name), path, "the variable "+p.name+" is not set; it becomes empty",

@@ -43,8 +43,7 @@ func TestProblems_AgreesWithTheLoader(t *testing.T) {
 	name := rapid.SampledFrom([]string{"SET", "EMPTY", "UNSET"})
 	env := map[string]string{"SET": "x", "EMPTY": ""}
 	get := func(n string) (string, bool) { v, ok := env[n]; return v, ok }
-	var text *rapid.Generator[string]
-	text = rapid.Custom(func(t *rapid.T) string {
+	text := rapid.Custom(func(t *rapid.T) string {
 		var b strings.Builder
 		for range rapid.IntRange(0, 3).Draw(t, "parts") {
 			switch rapid.IntRange(0, 4).Draw(t, "kind") {
