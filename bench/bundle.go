@@ -38,7 +38,7 @@ func (b bundle) attach(bridge netlink.Link) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // the bind mount keeps it
+	defer ns.Close()
 	host := fmt.Sprintf("benchve%d", b.link)
 	veth := &netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: host, MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp},

@@ -31,7 +31,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer table.Close() //nolint:errcheck // the process ends
+	defer table.Close()
 	srv := &http.Server{Addr: ":80", Handler: routes(table), ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)

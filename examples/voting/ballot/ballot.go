@@ -69,7 +69,7 @@ func (t *Table) Result(ctx context.Context) (map[string]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the result: %w", err)
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err tells what matters
+	defer rows.Close()
 	for rows.Next() {
 		var letter string
 		var n int

@@ -32,7 +32,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer table.Close() //nolint:errcheck // the process ends
+	defer table.Close()
 	queue := resp.New(cmp.Or(os.Getenv("REDIS"), "redis:6379"), "")
 	log.Print("worker: counting votes")
 	for ctx.Err() == nil {
