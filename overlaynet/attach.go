@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -26,13 +27,24 @@ func (m *Manager) Attach(ctx context.Context, taskID string, eps []Endpoint) (st
 		return "", err
 	}
 	path := m.netnsPath(taskID)
+	var inside *netlink.Handle // works from any thread
 	made := false
 	err = m.inNetns(path, func(created bool) error {
 		made = created
-		return m.furnish(plugs, created)
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink in the task's namespace: %w", err)
+		}
+		inside = nl
+		return m.furnish(nl, plugs, created)
 	})
+	if inside != nil {
+		defer inside.Close()
+	}
 	for i := 0; err == nil && i < len(plugs); i++ {
-		err = m.plugHostEnd(plugs[i])
+		if err = m.plugHostEnd(plugs[i]); err == nil {
+			err = awaitCarrier(inside, plugs[i].Ifname)
+		}
 	}
 	if err != nil {
 		if made {
@@ -111,12 +123,7 @@ var namespaceSysctls = []sysctl{
 const loopbackIndex = 1
 
 // furnish runs inside the task's namespace.
-func (m *Manager) furnish(plugs []plug, created bool) error {
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink in the task's namespace: %w", err)
-	}
-	defer nl.Close()
+func (m *Manager) furnish(nl *netlink.Handle, plugs []plug, created bool) error {
 	if created {
 		if err := setSysctls(namespaceSysctls); err != nil {
 			return err
@@ -269,7 +276,55 @@ func (m *Manager) plugIn(link, bridge netlink.Link) error {
 	if err := m.nl.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set %s up: %w", name, err)
 	}
+	return awaitCarrier(m.nl, name, bridge.Attrs().Name)
+}
+
+// carrierWait is the longest that the kernel puts a change of carrier off.
+const carrierWait = time.Second
+
+// awaitCarrier returns when the links carry packets. The other end of a veth,
+// or the first port, gives a link its carrier, but until the kernel's link
+// watch has run, within a second, it drops what it is to send and its IPv6
+// addresses are not ready: the task's first connections would fail. Asking for
+// a link makes the link watch run for it at once since Linux 6.8; before,
+// there is nothing but to wait.
+func awaitCarrier(nl *netlink.Handle, names ...string) error {
+	deadline := time.Now().Add(carrierWait)
+	for _, name := range names {
+		for {
+			link, err := nl.LinkByName(name)
+			if err != nil {
+				return fmt.Errorf("look at %s: %w", name, err)
+			}
+			state := link.Attrs().OperState
+			ready := state == netlink.OperUp || state == netlink.OperUnknown
+			if ready {
+				if ready, err = addrsReady(nl, link); err != nil {
+					return err
+				}
+			}
+			if ready || time.Now().After(deadline) {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
 	return nil
+}
+
+// addrsReady says whether the kernel has gone through all IPv6 addresses of a
+// link: without duplicate detection they are tentative for a moment, too.
+func addrsReady(nl *netlink.Handle, link netlink.Link) (bool, error) {
+	addrs, err := complete(func() ([]netlink.Addr, error) { return nl.AddrList(link, netlink.FAMILY_V6) })
+	if err != nil {
+		return false, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
+	}
+	for _, a := range addrs {
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // Detach removes the namespace and the links of a task. Idempotent. The links
@@ -290,16 +345,12 @@ func (m *Manager) Detach(ctx context.Context, taskID string) error {
 }
 
 func (m *Manager) detach(taskID string) error {
-	// Somebody may have deleted one of them by hand: a gap is not the end.
-	const gap = 4
-	for i, missing := 0, 0; i < maxEndpoints && missing < gap; i++ {
-		found, err := m.deleteLink(vethName(m.prefix, taskID, i))
-		if err != nil {
-			return err
-		}
-		if !found {
-			missing++
-		}
+	links, err := m.hostEnds(taskID)
+	if err == nil {
+		err = m.unplug(links)
+	}
+	if err != nil {
+		return err
 	}
 	return unpin(m.netnsPath(taskID))
 }

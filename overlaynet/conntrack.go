@@ -18,10 +18,12 @@ const (
 	tcpClose    = 8
 )
 
-// Flows counts the conntrack flows to each of addrs: connections through a VIP
-// or published port, and direct ones. Those that a backend itself opened, and
-// TCP connections that are over, do not count: when the number is 0, nothing
-// is lost by stopping the backend. Every address is in the result.
+// Flows counts the conntrack flows to each of addrs: TCP connections, direct or
+// through a VIP or published port, that are not over, and UDP flows through
+// the latter (Sync forgets these when the backend leaves the rules; a direct
+// one is no connection that could be lost). What a backend itself opened does
+// not count. When the number is 0, nothing is lost by stopping the backend.
+// Every address is in the result.
 func (m *Manager) Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error) {
 	counts := make(map[netip.Addr]int, len(addrs))
 	families := map[netlink.InetFamily]bool{}
@@ -41,7 +43,7 @@ func (m *Manager) Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr
 		}
 		for _, f := range flows {
 			backend := addrOf(f.Reverse.SrcIP)
-			if _, ok := counts[backend]; ok && alive(f) {
+			if _, ok := counts[backend]; ok && alive(f, backend) {
 				counts[backend]++
 			}
 		}
@@ -49,9 +51,11 @@ func (m *Manager) Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr
 	return counts, nil
 }
 
-func alive(f *netlink.ConntrackFlow) bool {
-	tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
-	return !ok || tcp.State < tcpLastAck || tcp.State > tcpClose
+func alive(f *netlink.ConntrackFlow, backend netip.Addr) bool {
+	if tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP); ok {
+		return tcp.State < tcpLastAck || tcp.State > tcpClose
+	}
+	return addrOf(f.Forward.DstIP) != backend
 }
 
 func familyOf(a netip.Addr) netlink.InetFamily {
@@ -72,15 +76,15 @@ func addrOf(ip net.IP) netip.Addr {
 // flows are never deleted: that is how a connection survives until it is
 // drained. It costs a dump of the table, so only when a backend left or a
 // target is new.
-func (m *Manager) forgetUDP(now, before Rules, all bool) error {
-	if !all && !redirected(now, before) {
+func (m *Manager) forgetUDP(now, before udpTargets, all bool) error {
+	if !all && !now.redirects(before) {
 		return nil
 	}
 	local, err := m.localAddrs()
 	if err != nil {
 		return err
 	}
-	stale := newStaleUDP(now, local)
+	stale := staleUDP{now, local}
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 		// An interrupted dump is gone through again; deleting twice is fine.
 		_, err := complete(func() ([]struct{}, error) {
@@ -94,65 +98,73 @@ func (m *Manager) forgetUDP(now, before Rules, all bool) error {
 	return nil
 }
 
-// target is what a client addresses: a VIP, or a port, of one address or any.
-type target struct {
+// udpTargets says who may serve what over UDP.
+type udpTargets struct {
+	backends map[udpTarget]map[netip.Addr]bool
+	subnets  []netip.Prefix
+}
+
+// udpTarget is what a client addresses: a VIP, or a port of one address or of
+// any (the unspecified address of its family).
+type udpTarget struct {
 	addr netip.Addr
 	port uint16 // 0: a VIP
 }
 
-// targets lists who may serve what, for UDP.
-func targets(r Rules) map[target]map[netip.Addr]bool {
-	out := map[target]map[netip.Addr]bool{}
-	put := func(t target, list []Backend, is4, is6 bool) {
-		set := map[netip.Addr]bool{}
-		for _, b := range list {
-			if is4 && b.Addr4.IsValid() {
-				set[b.Addr4] = true
-			}
-			if is6 && b.Addr6.IsValid() {
-				set[b.Addr6] = true
-			}
+func newUDPTargets(r Rules) udpTargets {
+	u := udpTargets{backends: map[udpTarget]map[netip.Addr]bool{}}
+	for _, n := range r.Networks {
+		u.subnets = append(u.subnets, n.Subnet4)
+		if n.Subnet6.IsValid() {
+			u.subnets = append(u.subnets, n.Subnet6)
 		}
-		out[t] = set
 	}
 	for _, s := range r.Services {
 		if s.VIP4.IsValid() {
-			put(target{addr: s.VIP4}, s.Backends, true, false)
+			u.put(udpTarget{addr: s.VIP4}, s.Backends)
 		}
 		if s.VIP6.IsValid() {
-			put(target{addr: s.VIP6}, s.Backends, false, true)
+			u.put(udpTarget{addr: s.VIP6}, s.Backends)
 		}
 	}
 	for _, p := range r.Ports {
 		if p.Protocol != "udp" {
 			continue
 		}
-		ip := p.HostIP.Unmap()
-		if !ip.IsValid() || ip == netip.IPv4Unspecified() {
-			put(target{netip.IPv4Unspecified(), p.Port}, p.Backends, true, false)
+		if ip := p.HostIP.Unmap(); ip.IsValid() {
+			u.put(udpTarget{ip, p.Port}, p.Backends)
+			continue
 		}
-		if !ip.IsValid() || ip == netip.IPv6Unspecified() {
-			put(target{netip.IPv6Unspecified(), p.Port}, p.Backends, false, true)
-		}
-		if ip.IsValid() && !ip.IsUnspecified() {
-			put(target{ip, p.Port}, p.Backends, ip.Is4(), ip.Is6())
-		}
+		u.put(udpTarget{netip.IPv4Unspecified(), p.Port}, p.Backends)
+		u.put(udpTarget{netip.IPv6Unspecified(), p.Port}, p.Backends)
 	}
-	return out
+	return u
 }
 
-// redirected says whether a flow that was right before may be wrong now.
-func redirected(now, before Rules) bool {
-	next, last := targets(now), targets(before)
-	for t, backends := range last {
+func (u udpTargets) put(t udpTarget, list []Backend) {
+	set := map[netip.Addr]bool{}
+	for _, b := range list {
+		if a := b.Addr4; t.addr.Is4() && a.IsValid() {
+			set[a] = true
+		}
+		if a := b.Addr6; t.addr.Is6() && a.IsValid() {
+			set[a] = true
+		}
+	}
+	u.backends[t] = set
+}
+
+// redirects says whether a flow that was right before may be wrong now.
+func (u udpTargets) redirects(before udpTargets) bool {
+	for t, backends := range before.backends {
 		for b := range backends {
-			if !next[t][b] {
+			if !u.backends[t][b] {
 				return true
 			}
 		}
 	}
-	for t, backends := range next {
-		if len(backends) > 0 && len(last[t]) == 0 {
+	for t, backends := range u.backends {
+		if len(backends) > 0 && len(before.backends[t]) == 0 {
 			return true
 		}
 	}
@@ -161,20 +173,8 @@ func redirected(now, before Rules) bool {
 
 // staleUDP matches flows whose backend is not one that the rules name.
 type staleUDP struct {
-	targets map[target]map[netip.Addr]bool
-	subnets []netip.Prefix
-	local   map[netip.Addr]bool // of the host
-}
-
-func newStaleUDP(r Rules, local map[netip.Addr]bool) staleUDP {
-	s := staleUDP{targets: targets(r), local: local}
-	for _, n := range r.Networks {
-		s.subnets = append(s.subnets, n.Subnet4)
-		if n.Subnet6.IsValid() {
-			s.subnets = append(s.subnets, n.Subnet6)
-		}
-	}
-	return s
+	udpTargets
+	local map[netip.Addr]bool // addresses of the host
 }
 
 // MatchConntrackFlow is netlink's filter interface.
@@ -188,8 +188,8 @@ func (s staleUDP) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 		every = netip.IPv6Unspecified()
 	}
 	translated := to != from
-	for _, t := range []target{{addr: to}, {to, f.Forward.DstPort}, {every, f.Forward.DstPort}} {
-		backends, ok := s.targets[t]
+	for _, t := range []udpTarget{{addr: to}, {to, f.Forward.DstPort}, {every, f.Forward.DstPort}} {
+		backends, ok := s.backends[t]
 		if !ok {
 			continue
 		}
@@ -204,8 +204,8 @@ func (s staleUDP) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	return translated && s.inside(from)
 }
 
-func (s staleUDP) inside(a netip.Addr) bool {
-	for _, p := range s.subnets {
+func (u udpTargets) inside(a netip.Addr) bool {
+	for _, p := range u.subnets {
 		if p.Contains(a) {
 			return true
 		}

@@ -25,8 +25,9 @@ type Manager struct {
 	mu       sync.Mutex
 	networks map[string]Network // as last ensured
 
-	ensuring keyedLocks // network id
-	plugging keyedLocks // task id
+	ensuring  keyedLocks // network id
+	plugging  keyedLocks // task id
+	unplugger unplugger
 
 	rules   ruleState
 	watcher *watcher

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -73,6 +74,10 @@ func newBed(t testing.TB) *bed {
 		b.command(t, "lan", append([]string{"ip", "route", "add"}, strings.Fields(subnet)...)...)
 	}
 	b.sync(t)
+	// Flows of the test before, to the same addresses.
+	if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 

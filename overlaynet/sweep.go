@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
 )
 
 // Sweep removes namespaces, links and bridges of our prefix that belong to
@@ -16,11 +18,20 @@ func (m *Manager) Sweep(ctx context.Context, networkIDs, taskIDs map[string]bool
 		return fmt.Errorf("sweep: %w", err)
 	}
 	var failed []error
+	var mu sync.Mutex
+	var all sync.WaitGroup
 	for _, e := range pinned {
-		if !taskIDs[e.Name()] {
-			failed = append(failed, m.Detach(ctx, e.Name()))
+		if taskIDs[e.Name()] {
+			continue
 		}
+		all.Go(func() { // together: see unplugger
+			err := m.Detach(ctx, e.Name())
+			mu.Lock()
+			defer mu.Unlock()
+			failed = append(failed, err)
+		})
 	}
+	all.Wait()
 	bridges, veths := map[string]bool{}, map[string]bool{}
 	for id := range networkIDs {
 		bridges[bridgeName(m.prefix, id)] = true
@@ -32,6 +43,7 @@ func (m *Manager) Sweep(ctx context.Context, networkIDs, taskIDs map[string]bool
 	if err != nil {
 		return fmt.Errorf("sweep: list links: %w", errors.Join(append(failed, err)...))
 	}
+	var strays []netlink.Link
 	for _, l := range links {
 		name := l.Attrs().Name
 		switch {
@@ -41,9 +53,9 @@ func (m *Manager) Sweep(ctx context.Context, networkIDs, taskIDs map[string]bool
 		default:
 			continue
 		}
-		_, err := m.deleteLink(name)
-		failed = append(failed, err)
+		strays = append(strays, l)
 	}
+	failed = append(failed, m.unplug(strays))
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("sweep: %w", err)
 	}
@@ -63,9 +75,11 @@ func (m *Manager) Teardown(ctx context.Context) error {
 	m.rules.mu.Lock()
 	m.rules.applied, m.rules.dirty = wantedRules{}, false
 	m.rules.mu.Unlock()
-	var text strings.Builder
-	fmt.Fprintf(&text, "add table inet %s\ndelete table inet %s\n", m.prefix, m.prefix)
-	if err := m.applyTable(ctx, text.String()); err != nil {
+	there, err := m.tablePrint()
+	if err == nil && there != (fingerprint{}) {
+		err = m.applyTable(ctx, fmt.Sprintf("add table inet %s\ndelete table inet %s\n", m.prefix, m.prefix))
+	}
+	if err != nil {
 		return fmt.Errorf("teardown: %w", err)
 	}
 	if err := m.applyGuard(nil); err != nil {

@@ -21,9 +21,9 @@ type ruleState struct {
 // wantedRules is one caller's state. A later call has a higher number.
 type wantedRules struct {
 	seq   uint64
-	rules Rules
 	text  string
 	guard []guardRule
+	udp   udpTargets
 }
 
 // Sync makes the kernel's rules equal to r and returns when they, or those of
@@ -42,7 +42,8 @@ func (m *Manager) Sync(ctx context.Context, r Rules) error {
 	if err != nil {
 		return fmt.Errorf("sync rules: %w", err)
 	}
-	w := wantedRules{rules: r, text: render(m.prefix, r, c), guard: guardRules(m.prefix, r.Networks)}
+	// Nothing of r is kept: the caller may go on changing it.
+	w := wantedRules{text: render(m.prefix, r, c), guard: guardRules(m.prefix, r.Networks), udp: newUDPTargets(r)}
 
 	s := &m.rules
 	s.mu.Lock()
@@ -108,7 +109,7 @@ func (m *Manager) applyChanged(ctx context.Context, w, before wantedRules, all b
 	if err := m.applyTable(ctx, w.text); err != nil {
 		return err
 	}
-	return m.forgetUDP(w.rules, before.rules, all)
+	return m.forgetUDP(w.udp, before.udp, all)
 }
 
 // rulesTouched is called by the watcher after a burst of events that were not
