@@ -130,7 +130,7 @@ func (s *Store) sweep(c change) (bytes int64, err error) {
 		}
 		dirs = append(dirs, s.path("blobs", f.Name()))
 	}
-	partials, freed := s.stalePartials()
+	partials, freed := s.partials(0) // who prunes wants the space
 	return bytes + freed, s.discard(append(dirs, partials...))
 }
 
@@ -162,15 +162,16 @@ func (s *Store) marked(without map[string]*imageRecord) (layers, blobs map[strin
 	return layers, blobs
 }
 
-// stalePartials are downloads that nobody came back for.
-func (s *Store) stalePartials() (paths []string, bytes int64) {
+// partials are interrupted downloads that nobody has touched for age and that
+// no pull is about to take up.
+func (s *Store) partials(age time.Duration) (paths []string, bytes int64) {
 	entries, err := os.ReadDir(s.path("ingest"))
 	if err != nil {
 		return nil, 0
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || s.leases["sha256:"+e.Name()] > 0 || time.Since(info.ModTime()) < partialAge {
+		if err != nil || !isDigestName(e.Name()) || s.leases["sha256:"+e.Name()] > 0 || time.Since(info.ModTime()) < age {
 			continue
 		}
 		paths = append(paths, s.path("ingest", e.Name()))
@@ -203,6 +204,9 @@ func (s *Store) discard(paths []string) error {
 	}
 	return nil
 }
+
+// isDigestName: a download, not a file that Load is reading.
+func isDigestName(name string) bool { return len(name) == 64 }
 
 func isRecent(e os.DirEntry) bool {
 	info, err := e.Info()
@@ -237,12 +241,12 @@ func (s *Store) collectLeftovers(ctx context.Context) error {
 			switch {
 			case d == "layers" && known[e.Name()],
 				d == "blobs" && (blobs["sha256:"+e.Name()] || isRecent(e)), // of a pull that goes on
-				d == "ingest" && len(e.Name()) == 64:
+				d == "ingest" && isDigestName(e.Name()):
 			default:
 				left = append(left, filepath.Join(s.path(d), e.Name()))
 			}
 		}
 	}
-	stale, _ := s.stalePartials()
+	stale, _ := s.partials(partialAge)
 	return s.discard(append(left, stale...))
 }

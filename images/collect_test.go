@@ -209,3 +209,22 @@ func TestResolve_ByPrefix(t *testing.T) {
 		t.Errorf("tag of nothing: %v", err)
 	}
 }
+
+func TestPrune_FreesPartialDownloads_NotASpoolOfLoad(t *testing.T) {
+	s := newStore(t, nil)
+	digest := strings.Repeat("a", 64)
+	for _, f := range []string{"ingest/" + digest, "ingest/" + strings.Repeat("b", 64), "ingest/load-7"} {
+		if err := os.WriteFile(s.path(f), []byte("12345"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release := s.lease("sha256:" + digest)
+	r, err := s.Prune(false, nil)
+	if err != nil || r.Bytes != 5 {
+		t.Errorf("%+v, %v; want one partial of 5 bytes", r, err)
+	}
+	release()
+	if diff := cmp.Diff([]string{digest, "load-7"}, entriesOf(t, s, "ingest")); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -512,7 +512,7 @@ func TestPull_Mirrors_AreTriedInOrderThenTheRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(func() { closed(t, s) })
 	s.limits.backoff = time.Millisecond
 	pull(t, s, "registry.example/library/web:v1")
 	if lacks.count("/manifests/") == 0 || bad.count("/blobs/") == 0 || good.count("/manifests/") != 0 || good.count(blobPath(t, layer)) == 0 {
@@ -526,11 +526,15 @@ func TestPull_Mirrors_AreTriedInOrderThenTheRegistry(t *testing.T) {
 
 func TestOpen_BadRegistries_AreToldAtOnce(t *testing.T) {
 	for _, r := range []Registry{
-		{Mirrors: []string{"127.0.0.1:5000"}}, {Mirrors: []string{"ftp://x"}}, {Mirrors: []string{"http://x/path"}},
-		{Mirrors: []string{"http://u:p@x"}}, {CA: "/nowhere.pem"}, {CA: "/dev/null"},
+		{Mirrors: []string{"127.0.0.1:5000"}},
+		{Mirrors: []string{"ftp://x"}},
+		{Mirrors: []string{"http://x/path"}},
+		{Mirrors: []string{"http://u:p@x"}},
+		{CA: "/nowhere.pem"},
+		{CA: "/dev/null"},
 	} {
 		if s, err := Open(t.Context(), Config{Root: t.TempDir(), Registries: map[string]Registry{"x": r}}); err == nil {
-			s.Close()
+			closed(t, s)
 			t.Errorf("%+v was taken", r)
 		}
 	}
@@ -559,7 +563,7 @@ func TestPull_TLS_FailsClosed(t *testing.T) {
 		if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrUnreachable) {
 			t.Errorf("%s: %v", what, err)
 		}
-		s.Close()
+		closed(t, s)
 	}
 }
 

@@ -120,7 +120,7 @@ func isTransient(err error) bool {
 		header    tls.RecordHeaderError
 	)
 	switch {
-	case errors.Is(err, errPlain), errors.Is(err, ErrInvalid), errors.Is(err, ErrUnauthorized), errors.Is(err, ErrNoSpace),
+	case errors.Is(err, errPlain), errors.Is(err, errSink), errors.Is(err, ErrInvalid), errors.Is(err, ErrUnauthorized), errors.Is(err, ErrNoSpace),
 		errors.As(err, &unknownCA), errors.As(err, &host), errors.As(err, &header),
 		strings.Contains(err.Error(), "realm"):
 		return false
@@ -147,12 +147,12 @@ func classify(host string, err error) error {
 		return err
 	}
 	line := strings.Join(strings.Fields(err.Error()), " ")
-	switch code := statusOf(err); {
-	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+	switch statusOf(err) {
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return fmt.Errorf("%w at %s: %s; log in with `docker login %s` or check the name", ErrUnauthorized, host, line, host)
-	case code == http.StatusNotFound:
+	case http.StatusNotFound:
 		return fmt.Errorf("%w at %s: %s; check name and tag", ErrNotFound, host, line)
-	case code == http.StatusTooManyRequests:
+	case http.StatusTooManyRequests:
 		return fmt.Errorf("%w: %s limits the rate of pulls: %s; log in, use a mirror or wait", ErrUnreachable, host, line)
 	}
 	var cert x509.CertificateInvalidError

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,8 +26,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-
-	"log"
 )
 
 // entry is one entry of a layer; a name that ends in "/" is a directory.
@@ -271,12 +270,15 @@ func openStore(t testing.TB, root string, f *faulty) *Store {
 	if f != nil {
 		s.sources.registries["docker.io"] = s.sources.registries["docker.io"][:1]
 	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { closed(t, s) })
 	return s
+}
+
+func closed(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func newStore(t testing.TB, f *faulty) *Store { return openStore(t, t.TempDir(), f) }
@@ -309,7 +311,9 @@ func entriesOf(t testing.TB, s *Store, d string) []string {
 // eventually polls until ok or fails after a while.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-tick.C {
 		if ok() {
 			return
 		}

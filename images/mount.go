@@ -105,7 +105,7 @@ func (s *Store) bind(dir, target string) error {
 	if err != nil {
 		return fmt.Errorf("open layer %s: %w", dir, err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		return fmt.Errorf("make layer %s read-only: %w", dir, err)
@@ -116,8 +116,12 @@ func (s *Store) bind(dir, target string) error {
 // errOldAPI: the kernel can't take layers one by one.
 var errOldAPI = errors.New("kernel has no lowerdir+")
 
+// fsconfigMax is the longest string that fsconfig(2) takes.
+const fsconfigMax = 255
+
 func (s *Store) overlay(dirs []string, m Mount) error {
-	if !s.oldAPI.Load() {
+	longest := max(len(s.path("layers"))+20, len(m.Upper), len(m.Work))
+	if !s.oldAPI.Load() && longest <= fsconfigMax {
 		err := s.overlayByParts(dirs, m)
 		if !errors.Is(err, errOldAPI) {
 			return err
@@ -131,17 +135,17 @@ func (s *Store) overlay(dirs []string, m Mount) error {
 // later): mount(2) takes no more than a page of options.
 func (s *Store) overlayByParts(dirs []string, m Mount) error {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err == unix.ENOSYS {
+	if errors.Is(err, unix.ENOSYS) {
 		return errOldAPI
 	}
 	if err != nil {
 		return fmt.Errorf("open overlayfs: %w", err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	base := s.path("layers") + "/"
 	for i, d := range dirs {
 		err := unix.FsconfigSetString(fd, "lowerdir+", base+d)
-		if err == unix.EINVAL && i == 0 {
+		if errors.Is(err, unix.EINVAL) && i == 0 {
 			return errOldAPI
 		}
 		if err != nil {
@@ -168,7 +172,7 @@ func (s *Store) overlayByParts(dirs []string, m Mount) error {
 	if err != nil {
 		return fmt.Errorf("overlayfs: %w%s", err, reasons(fd))
 	}
-	defer unix.Close(mfd)
+	defer closeFD(mfd)
 	return unix.MoveMount(mfd, "", unix.AT_FDCWD, m.Target, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
@@ -234,13 +238,13 @@ func escape(path string) string {
 func (s *Store) Unmount(target string) error {
 	for {
 		err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
-		if err == unix.EBUSY {
+		if errors.Is(err, unix.EBUSY) {
 			err = unix.Unmount(target, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
 		}
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			continue // until nothing is left, were it mounted twice
-		case unix.EINVAL, unix.ENOENT:
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
 			return nil
 		default:
 			return fmt.Errorf("unmount %s: %w", target, err)
@@ -255,11 +259,11 @@ func (s *Store) Unmount(target string) error {
 func Preflight(rootfs string) error {
 	for _, name := range []string{"dev", "proc", "sys", "run", "etc"} {
 		fd, err := beneath(rootfs, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW)
-		switch err {
-		case nil:
-			unix.Close(fd)
-		case unix.ENOENT:
-		case unix.ENOTDIR, unix.ELOOP:
+		switch {
+		case err == nil:
+			closeFD(fd)
+		case errors.Is(err, unix.ENOENT):
+		case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 			return invalid("/%s of the image is not a directory: it is not safe to run; rebuild the image with a real /%s", name, name)
 		default:
 			return fmt.Errorf("look at /%s of the image: %w", name, err)

@@ -179,6 +179,26 @@ func TestMount_130Layers(t *testing.T) {
 	}
 }
 
+func TestMount_PathsLongerThanFsconfigTakes(t *testing.T) {
+	testbed.NeedKernel(t)
+	reg := newRegistry(t)
+	reg.push(t, "library/rich:v1", imageOf(t, richLayers(t)...))
+	long := filepath.Join(t.TempDir(), strings.Repeat("long/", 60))
+	for _, root := range []string{t.TempDir(), long + "/root"} {
+		s := openStore(t, root, reg)
+		img := pull(t, s, "rich:v1")
+		d := filepath.Join(long, filepath.Base(root)+"-mount")
+		m := Mount{Target: d + "/root", Upper: d + "/upper", Work: d + "/work"}
+		mounted(t, s, img.Digest, m)
+		if diff := cmp.Diff([]string{"b"}, names(t, m.Target+"/data")); diff != "" {
+			t.Error(diff)
+		}
+		if s.oldAPI.Load() {
+			t.Error("the long path was taken for an old kernel")
+		}
+	}
+}
+
 func TestMount_ScratchImage_IsEmptyAndWritable(t *testing.T) {
 	testbed.NeedKernel(t)
 	reg := newRegistry(t)

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -68,7 +69,7 @@ func beneath(root, name string, flags uint64) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	return unix.Openat2(dir, name, &unix.OpenHow{
 		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
@@ -78,19 +79,19 @@ func beneath(root, name string, flags uint64) (int, error) {
 // inheritOne looks in one layer; stop when lower ones don't count any more.
 func inheritOne(tree, name, parent string) (stop bool, err error) {
 	from, err := beneath(parent, name, unix.O_RDONLY|unix.O_DIRECTORY)
-	switch err {
-	case nil:
-	case unix.ENOENT:
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.ENOENT):
 		return hidesBelow(parent, name), nil
 	default: // a file, a link or a whiteout hides what is below
 		return true, nil
 	}
-	defer unix.Close(from)
+	defer closeFD(from)
 	to, err := beneath(tree, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return true, nil // the archive replaced it later
 	}
-	defer unix.Close(to)
+	defer closeFD(to)
 	var st unix.Stat_t
 	if err := unix.Fstat(from, &st); err != nil {
 		return true, err
@@ -120,7 +121,7 @@ func hidesBelow(layer, name string) bool {
 			continue
 		}
 		n, err := unix.Fgetxattr(fd, overlayOpaque, make([]byte, 4))
-		unix.Close(fd)
+		closeFD(fd)
 		if err == nil && n > 0 {
 			return true
 		}

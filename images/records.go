@@ -86,8 +86,7 @@ func openRecords(path string) (*bolt.DB, error) {
 		return nil
 	})
 	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("prepare image records %s: %w", path, diskError(err))
+		return nil, errors.Join(fmt.Errorf("prepare image records %s: %w", path, diskError(err)), db.Close())
 	}
 	return db, nil
 }

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -28,7 +29,7 @@ func describe(t testing.TB, root string) string {
 	t.Helper()
 	var lines []string
 	inodes := map[uint64]string{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || path == root {
 			return err
 		}
@@ -81,7 +82,7 @@ func xattrsOf(path string) string {
 	for _, k := range names {
 		v := make([]byte, 4096)
 		n, err := unix.Lgetxattr(path, k, v)
-		if err != nil && err != syscall.ENODATA {
+		if err != nil && !errors.Is(err, syscall.ENODATA) {
 			return err.Error()
 		}
 		out += fmt.Sprintf(" %s=%q", k, v[:max(n, 0)])

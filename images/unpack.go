@@ -104,12 +104,12 @@ type dirTime struct {
 
 func (u *unpacker) close() {
 	u.dropParent()
-	unix.Close(u.root)
+	closeFD(u.root)
 }
 
 func (u *unpacker) dropParent() {
 	if u.parentFD >= 0 && u.parentFD != u.root {
-		unix.Close(u.parentFD)
+		closeFD(u.parentFD)
 	}
 	u.parentFD = -1
 }
@@ -180,7 +180,7 @@ func (u *unpacker) openDir(name string) (int, error) {
 			Flags:   unix.O_DIRECTORY | unix.O_RDONLY | unix.O_CLOEXEC,
 			Resolve: inRoot,
 		})
-		if err != unix.EAGAIN && err != unix.EINTR {
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}
 	}
@@ -198,7 +198,7 @@ func (u *unpacker) enter(name string) (int, error) {
 		return u.root, nil
 	}
 	fd, err := u.openDir(name)
-	if err == unix.ENOENT || err == unix.ENOTDIR {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		if err := u.makeDirs(name); err != nil {
 			return -1, err
 		}
@@ -220,7 +220,7 @@ func (u *unpacker) makeDirs(name string) error {
 		dir := name[:i]
 		fd, err := u.openDir(dir)
 		if err == nil {
-			unix.Close(fd)
+			closeFD(fd)
 			continue
 		}
 		up, base := splitName(dir)
@@ -232,7 +232,7 @@ func (u *unpacker) makeDirs(name string) error {
 		}
 		err = u.makeImplicit(parent, dir, base)
 		if parent != u.root {
-			unix.Close(parent)
+			closeFD(parent)
 		}
 		if err != nil {
 			return err
@@ -243,7 +243,7 @@ func (u *unpacker) makeDirs(name string) error {
 
 func (u *unpacker) makeImplicit(parent int, dir, base string) error {
 	err := unix.Mkdirat(parent, base, 0o755)
-	if err == unix.EEXIST && isWhiteout(parent, base) {
+	if errors.Is(err, unix.EEXIST) && isWhiteout(parent, base) {
 		// The layer deleted what was there and has a new directory: opaque.
 		if err := unix.Unlinkat(parent, base, 0); err != nil {
 			return err
@@ -252,7 +252,7 @@ func (u *unpacker) makeImplicit(parent int, dir, base string) error {
 			err = setOpaque(parent, base)
 		}
 	}
-	if err == unix.EEXIST {
+	if errors.Is(err, unix.EEXIST) {
 		return invalid("%q is not a directory", clip(dir))
 	}
 	if err != nil {
@@ -273,7 +273,7 @@ func (u *unpacker) setDirTimes() error {
 			return err
 		}
 		err = unix.UtimesNanoAt(fd, base, d.times, unix.AT_SYMLINK_NOFOLLOW)
-		if err != nil && err != unix.ENOENT { // a later entry replaced it
+		if err != nil && !errors.Is(err, unix.ENOENT) { // a later entry replaced it
 			return &os.PathError{Op: "set time", Path: clip(d.name), Err: err}
 		}
 	}
@@ -288,6 +288,10 @@ func (u *unpacker) implicitDirs() []string {
 	sortByDepth(dirs)
 	return dirs
 }
+
+// closeFD of a descriptor that was only read, or whose writes have been checked:
+// close has nothing to say then.
+func closeFD(fd int) { _ = unix.Close(fd) }
 
 // splitName is path.Split without the slash.
 func splitName(name string) (dir, base string) {

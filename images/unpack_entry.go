@@ -79,7 +79,7 @@ func (u *unpacker) whiteout(parent int, base string) error {
 		return invalid("whiteout of nothing")
 	}
 	err := unix.Mknodat(parent, target, unix.S_IFCHR, 0)
-	if err != unix.EEXIST {
+	if !errors.Is(err, unix.EEXIST) {
 		return pathError("whiteout", target, err)
 	}
 	// What this layer has itself stays; only lower layers are hidden.
@@ -97,7 +97,7 @@ func (u *unpacker) whiteout(parent int, base string) error {
 // create again: the last entry of a name wins.
 func replace(parent int, base string, create func() error) (wasWhiteout bool, err error) {
 	err = create()
-	if err != unix.EEXIST {
+	if !errors.Is(err, unix.EEXIST) {
 		return false, err
 	}
 	wasWhiteout = isWhiteout(parent, base)
@@ -116,7 +116,7 @@ func (u *unpacker) file(parent int, base string, h *tar.Header) error {
 	if err != nil {
 		return pathError("create", base, err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	if err := u.content(fd, h.Size); err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (u *unpacker) content(fd int, size int64) error {
 		}
 		for p := u.buf[:m]; len(p) > 0; {
 			w, err := unix.Write(fd, p)
-			if err == unix.EINTR {
+			if errors.Is(err, unix.EINTR) {
 				continue
 			}
 			if err != nil {
@@ -159,7 +159,7 @@ func (u *unpacker) content(fd int, size int64) error {
 
 func (u *unpacker) dir(parent int, name, base string, h *tar.Header) error {
 	err := unix.Mkdirat(parent, base, 0o700)
-	if err == unix.EEXIST {
+	if errors.Is(err, unix.EEXIST) {
 		err = u.reuseDir(parent, base)
 	}
 	if err != nil {
@@ -169,7 +169,7 @@ func (u *unpacker) dir(parent int, name, base string, h *tar.Header) error {
 	if err != nil {
 		return pathError("open", base, err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
 		return pathError("chown", base, err)
 	}
@@ -228,7 +228,7 @@ func (u *unpacker) link(parent int, base string, h *tar.Header) error {
 		if dir, err = u.openDir(up); err != nil {
 			return invalid("hard link to %q, which isn't in the layer: %w", clip(h.Linkname), err)
 		}
-		defer unix.Close(dir)
+		defer closeFD(dir)
 	}
 	var a, b unix.Stat_t
 	if err := unix.Fstatat(dir, from, &a, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -284,7 +284,7 @@ func setXattrs(h *tar.Header, set func(string, []byte) error) error {
 			continue
 		}
 		err := set(name, []byte(v))
-		if err == unix.ENOTSUP || err == unix.EPERM && strings.HasPrefix(name, "user.") {
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) && strings.HasPrefix(name, "user.") {
 			continue // user.* is for files and directories only
 		}
 		if err != nil {
@@ -344,7 +344,7 @@ func setOpaque(parent int, base string) error {
 	if err != nil {
 		return pathError("open", base, err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return pathError("make opaque", base, unix.Fsetxattr(fd, overlayOpaque, []byte("y"), 0))
 }
 

@@ -205,7 +205,11 @@ func TestPull_RandomImages_MountLikeTheSpecification(t *testing.T) {
 		if err := s.Mount(t.Context(), img.Digest, m); err != nil {
 			rt.Fatal(err)
 		}
-		defer s.Unmount(m.Target)
+		defer func() {
+			if err := s.Unmount(m.Target); err != nil {
+				t.Error(err)
+			}
+		}()
 		want, got := map[string]bool{}, map[string]bool{}
 		for p := range flatten(all) {
 			want[p] = true
