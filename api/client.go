@@ -81,7 +81,7 @@ const host = "berth"
 // is sent as JSON.
 type request struct {
 	method string
-	path   string
+	path   string // escaped
 	query  url.Values
 	body   any
 }
@@ -93,8 +93,11 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := url.URL{Scheme: "http", Host: host, Path: r.path, RawQuery: r.query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), body)
+	target := "http://" + host + r.path
+	if len(r.query) > 0 {
+		target += "?" + r.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, target, body)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
 	}

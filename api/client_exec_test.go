@@ -20,7 +20,7 @@ func process(t *testing.T, f func(ctx context.Context, conn *websocket.Conn)) *C
 			t.Error(err)
 			return
 		}
-		defer conn.CloseNow() //nolint:errcheck // closed by now
+		defer conn.CloseNow() // closed by now
 		f(r.Context(), conn)
 	}))
 }

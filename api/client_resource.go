@@ -24,7 +24,7 @@ func (c *Client) CreateVolume(ctx context.Context, req VolumeCreate) (Volume, er
 func (c *Client) RemoveVolume(ctx context.Context, name string, force bool) error {
 	q := url.Values{}
 	setBool(q, "force", force)
-	return c.send(ctx, request{method: http.MethodDelete, path: "/v1/volumes/" + name, query: q})
+	return c.send(ctx, request{method: http.MethodDelete, path: "/v1/volumes/" + url.PathEscape(name), query: q})
 }
 
 // PruneVolumes deletes the anonymous volumes that no task uses or, with all,
@@ -49,7 +49,7 @@ func (c *Client) CreateNetwork(ctx context.Context, req NetworkCreate) (Network,
 
 // RemoveNetwork deletes a network. One with tasks on it is CodeInUse.
 func (c *Client) RemoveNetwork(ctx context.Context, name string) error {
-	return c.send(ctx, request{method: http.MethodDelete, path: "/v1/networks/" + name})
+	return c.send(ctx, request{method: http.MethodDelete, path: "/v1/networks/" + url.PathEscape(name)})
 }
 
 // PruneNetworks deletes the networks that no stack and no task uses.

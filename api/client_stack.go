@@ -75,6 +75,6 @@ func (c *Client) InspectTask(ctx context.Context, task string) (TaskInspect, err
 	return call[TaskInspect](ctx, c, request{method: http.MethodGet, path: taskPath(task, "/inspect")})
 }
 
-func stackPath(stack, rest string) string { return "/v1/stacks/" + stack + rest }
+func stackPath(stack, rest string) string { return "/v1/stacks/" + url.PathEscape(stack) + rest }
 
-func taskPath(task, rest string) string { return "/v1/tasks/" + task + rest }
+func taskPath(task, rest string) string { return "/v1/tasks/" + url.PathEscape(task) + rest }

@@ -231,6 +231,16 @@ func TestQueries_WhatIsZeroIsLeftOut(t *testing.T) {
 	}
 }
 
+func TestClient_NameWithASlash_StaysOneSegment(t *testing.T) {
+	mux := http.NewServeMux()
+	var got string
+	mux.HandleFunc("DELETE /v1/volumes/{name}", func(_ http.ResponseWriter, r *http.Request) { got = r.PathValue("name") })
+	name := "../a/b?c%d#e"
+	if err := listen(t, mux).RemoveVolume(t.Context(), name, true); err != nil || got != name {
+		t.Errorf("the agent got %q, %v", got, err)
+	}
+}
+
 func TestLoadImages_SendsTheArchiveAsItIs(t *testing.T) {
 	c := listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

@@ -29,6 +29,7 @@ type liveProgress struct {
 	board board
 	notes []string // not yet printed
 	drawn int      // lines of the block on the screen
+	last  string   // the block on the screen
 	dirty bool
 }
 
@@ -96,11 +97,15 @@ func (p *liveProgress) Close() {
 }
 
 // draw replaces the block on the screen in one write, so that no half-drawn
-// state is seen.
+// state is seen. A block that has not changed is left alone.
 func (p *liveProgress) draw(now time.Time) {
 	p.dirty = false
 	cols, rows := p.screen.Size()
 	lines := p.lines(now, cols, max(rows-1, 4))
+	block := strings.Join(lines, "\n")
+	if block == p.last && len(p.notes) == 0 {
+		return
+	}
 	var b strings.Builder
 	if p.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA\r\x1b[J", p.drawn)
@@ -111,7 +116,7 @@ func (p *liveProgress) draw(now time.Time) {
 	for _, line := range lines {
 		b.WriteString(line + "\n")
 	}
-	p.notes, p.drawn = nil, len(lines)
+	p.notes, p.drawn, p.last = nil, len(lines), block
 	fmt.Fprint(p.screen, b.String())
 }
 

@@ -122,6 +122,7 @@ func TestLive_OnAScreen_BlockIsDrawnOverAndNotesScrollAway(t *testing.T) {
 	p.Handle(api.Progress{Applied: &api.Applied{Stack: "shop", Revision: 1, Changed: true}})
 	p.Handle(service("web", api.PhaseStarting, 1, 0, 0, 0, "", "", 0))
 	p.draw(begin)
+	p.draw(begin.Add(time.Millisecond))
 	p.Handle(api.Progress{Warning: "port 80 is blocked"})
 	p.Handle(service("web", api.PhaseReady, 1, 1, 1, 0, "created", "", time.Second))
 	p.Close()

@@ -54,7 +54,7 @@ func startAgent(dir, run string) (agent *scriptedAgent, stop func(), err error) 
 		return nil, nil, err
 	}
 	server := &http.Server{Handler: a, ReadHeaderTimeout: time.Minute}
-	go server.Serve(l) //nolint:errcheck // it ends with Close
+	go server.Serve(l) // it ends with Close
 	return a, func() { server.Close() }, nil
 }
 
@@ -180,7 +180,7 @@ func process(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // a test's end
+	defer conn.CloseNow() // a test's end
 	ctx := r.Context()
 	_, first, err := conn.Read(ctx)
 	if err != nil {

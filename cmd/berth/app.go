@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"berth/api"
 	"berth/cli"
@@ -130,16 +132,17 @@ func (a *app) printFindings(found spec.Diagnostics) error {
 	return nil
 }
 
+// stackNames are the names that the Compose specification allows a project.
+var stackNames = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
+
 // stackName is the stack that a command is about which needs no file: the one
 // named by -p or COMPOSE_PROJECT_NAME, else the one of the Compose file.
 func (a *app) stackName(ctx context.Context) (string, error) {
-	if len(a.global.files) == 0 {
-		if a.global.project != "" {
-			return a.global.project, nil
+	if name := cmp.Or(a.global.project, os.Getenv("COMPOSE_PROJECT_NAME")); name != "" && len(a.global.files) == 0 {
+		if !stackNames.MatchString(name) {
+			return "", fmt.Errorf("%q can't be the name of a stack: want lower-case letters, digits, - and _", name)
 		}
-		if name := os.Getenv("COMPOSE_PROJECT_NAME"); name != "" {
-			return name, nil
-		}
+		return name, nil
 	}
 	o, err := a.options()
 	if err != nil {
@@ -202,23 +205,16 @@ func outcome(d api.Done) error {
 		return nil
 	case api.OutcomeNotReady:
 		code = exitNotReady
-		text = orElse(text, "not ready in time")
+		text = cmp.Or(text, "not ready in time")
 	case api.OutcomeRolledBack:
 		code = exitRolledBack
-		text = orElse(text, "rolled back")
+		text = cmp.Or(text, "rolled back")
 	case api.OutcomeSuperseded:
-		text = orElse(text, "a newer revision took over")
+		text = cmp.Or(text, "a newer revision took over")
 	default:
-		text = orElse(text, "failed")
+		text = cmp.Or(text, "failed")
 	}
 	return exit{code, hinted{errors.New(text), d.Hint}}
-}
-
-func orElse(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }
 
 // absolute makes a flag's path absolute, so that an agent started in

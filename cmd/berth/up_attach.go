@@ -38,7 +38,7 @@ func (r *rollout) attachedUntil(ctx context.Context, interrupts <-chan os.Signal
 		}
 	case <-interrupts:
 		cancel()
-		<-applied //nolint:errcheck // it was cancelled, whatever it says
+		<-applied // it was cancelled, whatever it says
 		return r.interrupted(ctx, interrupts)
 	}
 
@@ -77,7 +77,7 @@ func (r *rollout) interrupted(ctx context.Context, again <-chan os.Signal) error
 		}
 	case <-again:
 		cancel()
-		<-stopped //nolint:errcheck // the kill decides
+		<-stopped // the kill decides
 		if err := r.stop(context.WithoutCancel(ctx), api.ActionKill); err != nil {
 			return exit{exitInterrupted, err}
 		}
