@@ -77,7 +77,7 @@ func dialAttach(bundle string) (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(dir)
+	defer closeFd(dir)
 	name := "/proc/self/fd/" + strconv.Itoa(dir) + "/attach"
 	return net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: name, Net: "unixpacket"})
 }

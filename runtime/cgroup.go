@@ -146,7 +146,7 @@ func (c cgroupFS) kill(path string) {
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
@@ -223,7 +223,7 @@ func removeCgroup(dir string) error {
 		if last == nil {
 			return nil
 		}
-		time.Sleep(time.Duration(min(try+1, 10)) * time.Millisecond)
+		<-time.After(time.Duration(min(try+1, 10)) * time.Millisecond)
 	}
 	return last
 }

@@ -194,7 +194,7 @@ func (t *task) control(line string) error {
 		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err == nil {
 			_, err = unix.Write(fd, []byte(line))
-			unix.Close(fd)
+			closeFd(fd)
 			if err != nil {
 				return fmt.Errorf("tell conmon of %s: %w", t.id, err)
 			}
@@ -204,7 +204,7 @@ func (t *task) control(line string) error {
 		if !errors.Is(err, unix.ENXIO) || !conmon.alive() || time.Now().After(deadline) {
 			return fmt.Errorf("tell conmon of %s: %w", t.id, err)
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 

@@ -39,7 +39,7 @@ func listenConsole(dir string) (*console, error) {
 
 func (c *console) close() {
 	c.listener.Close()
-	unix.Close(c.dir)
+	closeFd(c.dir)
 }
 
 // accept waits for the terminal; stop ends the wait.

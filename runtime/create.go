@@ -100,6 +100,9 @@ func (r *Runtime) create(ctx context.Context, t *task, c Container, config []byt
 	}
 	t.rec.Init = identify(pid)
 	t.rec.Conmon = identify(readPid(inBundle(t.bundle, "conmon.pid")))
+	if t.rec.Conmon.Pid == 0 && !pathExists(r.exitFile(t.id)) {
+		return fmt.Errorf("create container %s: cannot tell which process its conmon is", t.id)
+	}
 	if err := t.saveRecord(); err != nil {
 		return err
 	}
@@ -214,7 +217,7 @@ func (r *Runtime) killAll(t *task) {
 	}
 	t.mu.Unlock()
 	init, conmon := t.handles()
-	if !t.whole {
+	if !t.isWhole() {
 		_ = conmon.signal(sigKill)
 	}
 	_ = init.signal(sigKill)
@@ -236,7 +239,7 @@ func (r *Runtime) runtimeDelete(ctx context.Context, t *task) error {
 			break
 		}
 		r.cg.kill(r.cgroup(t.id))
-		time.Sleep(time.Duration(try+1) * 10 * time.Millisecond)
+		<-time.After(time.Duration(try+1) * 10 * time.Millisecond)
 	}
 	if errors.Is(err, ErrRuntimeMissing) {
 		// Uninstalled since. Its processes are dead, its state is only files.
@@ -250,7 +253,7 @@ func (r *Runtime) endConmon(t *task) {
 	_, conmon := t.handles()
 	deadline := time.Now().Add(2 * time.Second)
 	for conmon.alive() && time.Now().Before(deadline) {
-		time.Sleep(2 * time.Millisecond)
+		<-time.After(2 * time.Millisecond)
 	}
 	_ = conmon.signal(sigKill)
 }

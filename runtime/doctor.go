@@ -14,8 +14,8 @@ import (
 
 // Report is what Probe found, for `berth doctor`.
 type Report struct {
-	Runtimes []RuntimeReport `json:"runtimes"`
-	Conmon   ProgramReport   `json:"conmon"`
+	Runtimes []OCIReport   `json:"runtimes"`
+	Conmon   ProgramReport `json:"conmon"`
 	// Cgroups is v1, v2 or "v1, hybrid".
 	Cgroups string `json:"cgroups"`
 	// Chosen is the path that Open would use, "" if none works.
@@ -33,8 +33,8 @@ type ProgramReport struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// RuntimeReport is an OCI runtime.
-type RuntimeReport struct {
+// OCIReport is an OCI runtime.
+type OCIReport struct {
 	ProgramReport
 	// Works says that a container ran; Error says why not.
 	Works bool `json:"works"`
@@ -65,13 +65,13 @@ func Probe(ctx context.Context, cfg Config) Report {
 	return rep
 }
 
-func probeRuntime(ctx context.Context, run string, m *specMaker, name string) RuntimeReport {
+func probeRuntime(ctx context.Context, run string, m *specMaker, name string) OCIReport {
 	found := candidates(name)
 	if len(found) == 0 {
-		return RuntimeReport{ProgramReport: ProgramReport{Name: name, Error: "not installed"}}
+		return OCIReport{ProgramReport: ProgramReport{Name: name, Error: "not installed"}}
 	}
 	o := found[0]
-	r := RuntimeReport{ProgramReport: ProgramReport{Name: o.name, Path: o.path}}
+	r := OCIReport{ProgramReport: ProgramReport{Name: o.name, Path: o.path}}
 	r.Version, r.Error = versionOf(ctx, o.path)
 	r.Warnings = append(floors(o.name, r.Version), writable(o.path)...)
 	if err := tryContainer(ctx, run, m, o); err != nil {

@@ -41,9 +41,17 @@ func TestFloors(t *testing.T) {
 		name, version string
 		warnings      int
 	}{
-		{"runc", "1.1.5+ds1", 2}, {"runc", "1.2.7", 1}, {"runc", "1.2.8", 0}, {"runc", "1.10.0", 0},
-		{"crun", "1.8.1", 2}, {"crun", "1.27", 1}, {"crun", "1.28", 0}, {"crun", "2.0-rc1", 0},
-		{"conmon", "2.1.6", 1}, {"conmon", "2.2.0", 0}, {"crun", "", 0},
+		{"runc", "1.1.5+ds1", 2},
+		{"runc", "1.2.7", 1},
+		{"runc", "1.2.8", 0},
+		{"runc", "1.10.0", 0},
+		{"crun", "1.8.1", 2},
+		{"crun", "1.27", 1},
+		{"crun", "1.28", 0},
+		{"crun", "2.0-rc1", 0},
+		{"conmon", "2.1.6", 1},
+		{"conmon", "2.2.0", 0},
+		{"crun", "", 0},
 	} {
 		if got := floors(c.name, c.version); len(got) != c.warnings {
 			t.Errorf("%s %s: %q", c.name, c.version, got)

@@ -15,20 +15,22 @@ var reasons = []struct {
 	reason Reason
 }{
 	{"exec format error", ReasonFormat},
-	{"executable file not found", ReasonNotFound},
-	{"executable file `", ReasonNotFound},
 	{"chdir to cwd", ReasonWorkingDir},
 	{"chdir(", ReasonWorkingDir},
-	{"open executable", ReasonNotFound},
+	{"invalid netns path", ReasonNamespace},
+	{"setns", ReasonNamespace},
+	{"lstat /proc/", ReasonNamespace},
 	{"error mounting", ReasonMount},
 	{"mount `", ReasonMount},
-	{"setns", ReasonNamespace},
-	{"cannot open namespace", ReasonNamespace},
-	{"lstat /proc/", ReasonNamespace},
+	{"error stat'ing file `", ReasonMount},
+	{"executable file ", ReasonNotFound},
+	{"open executable", ReasonNotFound},
+	{"exec container process", ReasonNotFound},
+	{`exec: "`, ReasonNotFound},
+	{"exec /", ReasonNotFound},
+	{"open `", ReasonNamespace}, // crun, of a namespace's path
 	{"cgroup", ReasonCgroup},
 	{"permission denied", ReasonPermission},
-	{"is a directory", ReasonPermission},
-	{"no such file or directory", ReasonNotFound},
 }
 
 // startError turns what a runtime printed into a StartError.
@@ -39,9 +41,6 @@ func startError(command, text string) *StartError {
 
 func reasonOf(text string) Reason {
 	t := strings.ToLower(text)
-	if strings.Contains(t, "executable file") && strings.Contains(t, "not found") {
-		return ReasonNotFound
-	}
 	for _, r := range reasons {
 		if !strings.Contains(t, r.part) {
 			continue
@@ -111,19 +110,19 @@ func tidy(s string) string {
 // process, is not there any more: success for kill and delete.
 func saysGone(text string) bool {
 	return containsAny(text,
-		"does not exist", "no such process", "container not running",
-		"process already finished", "error opening file `status`", "is not running")
+		"does not exist", "no such process", "container not running", "is not running",
+		"process already finished", "cannot open directory '", "/status`: no such file")
 }
 
-// saysStarted says whether start failed because it had been done already.
+// saysStarted says whether start failed because it had been done already. crun
+// misses the fifo that a start removes.
 func saysStarted(text string) bool {
-	return containsAny(text, "already running", "already started", "cannot start a container that has",
-		"cannot start an already running", "is not in the created state")
+	return containsAny(text, "already running", "already started", "/exec.fifo`: no such file")
 }
 
 // saysStopped says whether a runtime refused because the container has exited.
 func saysStopped(text string) bool {
-	return containsAny(text, "stopped", "not running", "cannot exec a container that has", "has run and stopped")
+	return containsAny(text, "container not running", "is not running", "that has stopped", "has run and stopped")
 }
 
 // saysBusy says whether a removal may succeed when tried again.

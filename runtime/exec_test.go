@@ -131,7 +131,7 @@ func TestExec_ManyLines_AllArrive(t *testing.T) {
 	b.run(b.container("a1", "sleep"))
 	var out bytes.Buffer
 	slow := writerFunc(func(p []byte) (int, error) {
-		time.Sleep(200 * time.Microsecond) // slower than the process, on purpose
+		<-time.After(200 * time.Microsecond) // slower than the process, on purpose
 		return out.Write(p)
 	})
 	code, err := b.Exec(t.Context(), "a1", Exec{Args: []string{"/probe", "lines", "20000"}, Stdout: slow})
@@ -225,7 +225,7 @@ func TestAttach_ReaderStalls_ContainerGoesOn(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- b.Attach(t.Context(), "a1", nil, stalled, nil, nil) }()
 	// The connection is there before the first line is printed.
-	eventually(t, "attached", func() bool { return connected(t, b.bundle("a1")) })
+	eventually(t, "attached", func() bool { return connected(t) })
 	if err := b.Start(t.Context(), "a1"); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestAttach_ReaderStalls_ContainerGoesOn(t *testing.T) {
 
 // connected says whether conmon has accepted a client, from the list of unix
 // sockets: a listener and a connection have the same path.
-func connected(t *testing.T, bundle string) bool {
+func connected(t *testing.T) bool {
 	t.Helper()
 	text, err := os.ReadFile("/proc/net/unix")
 	if err != nil {

@@ -76,6 +76,9 @@ func (r *Runtime) follow(t *task) {
 // settle looks whether a container has exited and, the first time, tells it.
 // It may be called at any time, for any id, by several goroutines.
 func (r *Runtime) settle(id string) {
+	if r.closed.Load() {
+		return // a timer that was late: the next Open looks
+	}
 	t := r.find(id)
 	if t == nil {
 		return
@@ -108,7 +111,7 @@ func (r *Runtime) exited(t *task) (Status, bool) {
 		return s, true
 	}
 	init, conmon := t.handles()
-	if !t.whole && init == nil {
+	if !t.isWhole() && init == nil {
 		return s, false // still being made, or never was
 	}
 	if conmon.alive() && (init.alive() || !r.overdue(t)) {

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"berth/runtime/initproc"
+
+	"golang.org/x/sys/unix"
 )
 
 // facts is what a process in a container says of itself.

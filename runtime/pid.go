@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"sync"
@@ -66,11 +67,22 @@ func identify(pid int) procID {
 	return procID{Pid: pid, Start: s.start}
 }
 
+// gone says whether a process is certainly not there any more. What can't be
+// told (no descriptor is free, say) is not gone: a container whose conmon is
+// taken for dead is killed.
+func (p procID) gone() bool {
+	s, err := readStat(p.Pid)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	return s.start != p.Start || s.dead()
+}
+
 // pidHandle is a pidfd: signals through it cannot reach another process.
 type pidHandle struct {
 	procID
 	mu sync.Mutex
-	fd int
+	fd int // -1 if none could be had, or after close: then /proc is asked
 }
 
 // openPid returns nil if that very process is gone.
@@ -79,13 +91,17 @@ func openPid(p procID) *pidHandle {
 		return nil
 	}
 	fd, err := unix.PidfdOpen(p.Pid, 0)
-	if err != nil {
+	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
-	// The pid may have been reused before the pidfd was made, not after.
-	s, err := readStat(p.Pid)
-	if err != nil || s.start != p.Start || s.dead() {
-		unix.Close(fd)
+	if err != nil {
+		fd = -1
+	}
+	// After the pidfd was made: the pid may have been reused before, not since.
+	if p.gone() {
+		if fd >= 0 {
+			closeFd(fd)
+		}
 		return nil
 	}
 	return &pidHandle{procID: p, fd: fd}
@@ -98,9 +114,9 @@ func (h *pidHandle) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.fd >= 0 {
-		unix.Close(h.fd)
-		h.fd = -1
+		closeFd(h.fd)
 	}
+	h.fd = -1
 }
 
 // alive is false for a zombie.
@@ -111,11 +127,17 @@ func (h *pidHandle) alive() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.fd < 0 {
-		return false
+		return !h.gone()
 	}
 	p := []unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n == 0
+	for {
+		n, err := unix.Poll(p, 0)
+		// A signal to this thread (Go sends them to itself) ends even a poll that
+		// does not wait. To take that for a death would kill the container.
+		if !errors.Is(err, unix.EINTR) {
+			return err != nil || n == 0
+		}
+	}
 }
 
 // signal returns ErrNotRunning if the process is gone.
@@ -125,12 +147,21 @@ func (h *pidHandle) signal(s Signal) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.fd < 0 {
+	var err error
+	switch {
+	case h.fd >= 0:
+		err = unix.PidfdSendSignal(h.fd, s, nil, 0)
+	case h.gone():
 		return ErrNotRunning
+	default:
+		err = unix.Kill(h.Pid, s)
 	}
-	err := unix.PidfdSendSignal(h.fd, s, nil, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return ErrNotRunning
 	}
 	return err
 }
+
+// closeFd closes a descriptor to which nothing was written: there is nothing
+// that its error could tell.
+func closeFd(fd int) { _ = unix.Close(fd) }

@@ -158,6 +158,9 @@ func TestRecover_AfterReboot_EverythingHasExited(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.exit("a1")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
 	// What a reboot leaves where Run is on disk: pids that now mean others, and
 	// no exit file.
 	rec.rec.Boot = "an-earlier-boot"
@@ -173,7 +176,7 @@ func TestRecover_AfterReboot_EverythingHasExited(t *testing.T) {
 	if err := b.cg.remove(b.cgroup("a1")); err != nil {
 		t.Fatal(err)
 	}
-	b.reopen()
+	b.open()
 	if s := b.exit("a1"); s.ExitCode != -1 || s.State != StateExited {
 		t.Errorf("got %+v", s)
 	}
@@ -249,4 +252,36 @@ func TestDelete_PausedContainer_Works(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// With no descriptor free, nothing is taken for dead: that would kill it.
+func TestPid_NoPidfd_IsJudgedByProc(t *testing.T) {
+	self := identify(os.Getpid())
+	h := &pidHandle{procID: self, fd: -1}
+	if !h.alive() {
+		t.Error("this process is taken for dead")
+	}
+	if err := h.signal(0); err != nil {
+		t.Error(err)
+	}
+	other := &pidHandle{procID: procID{Pid: self.Pid, Start: self.Start + 1}, fd: -1}
+	if other.alive() || !errors.Is(other.signal(unix.SIGKILL), ErrNotRunning) {
+		t.Error("another process of the same pid is taken for ours")
+	}
+	if openPid(other.procID) != nil || openPid(procID{}) != nil {
+		t.Error("a handle for a process that is gone")
+	}
+}
+
+func TestParseStat_HostileName(t *testing.T) {
+	line := "42 (a) R 1 (b) S 7 42 43 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1"
+	s, err := parseStat([]byte(line))
+	if err != nil || s.state != 'S' || s.ppid != 7 || s.session != 43 || s.start != 12345 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, bad := range []string{"", "42", "42 (x)", "42 (x) S 1 2"} {
+		if _, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
 }

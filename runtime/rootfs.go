@@ -86,7 +86,7 @@ func (r *rootfs) mkdirAll(p string) error {
 	}
 	fd, err := r.open(p, unix.O_PATH|unix.O_DIRECTORY, confined)
 	if err == nil {
-		unix.Close(fd)
+		closeFd(fd)
 		return nil
 	}
 	if !errors.Is(err, unix.ENOENT) {
@@ -99,7 +99,7 @@ func (r *rootfs) mkdirAll(p string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path.Dir(p), Err: err}
 	}
-	defer unix.Close(parent)
+	defer closeFd(parent)
 	if err := unix.Mkdirat(parent, path.Base(p), 0o755); err != nil {
 		return &os.PathError{Op: "mkdir", Path: p, Err: err}
 	}
@@ -118,7 +118,7 @@ func (r *rootfs) checkPlaces() error {
 		if err == nil {
 			var st unix.Stat_t
 			err = unix.Fstat(fd, &st)
-			unix.Close(fd)
+			closeFd(fd)
 			if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 )
 
 // Runtime drives the containers below one Config.Run. One process has it
@@ -25,8 +26,9 @@ type Runtime struct {
 	// rotating holds off a second RotateLogs while one runs.
 	rotating sync.Mutex
 
-	watch *watcher
-	exits *exitQueue
+	watch  *watcher
+	exits  *exitQueue
+	closed atomic.Bool
 }
 
 // Open prepares the folders, chooses the OCI runtime, takes over what runs
@@ -152,8 +154,11 @@ func (r *Runtime) Exits() <-chan Status { return r.exits.out }
 // Name is the name and path of the OCI runtime in use.
 func (r *Runtime) Name() (name, path string) { return r.oci.name, r.oci.path }
 
-// Close stops watching. Containers are left as they are.
+// Close stops watching. Containers are left as they are. Idempotent.
 func (r *Runtime) Close() error {
+	if r.closed.Swap(true) {
+		return nil
+	}
 	err := r.watch.close()
 	r.exits.close()
 	r.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -190,7 +191,7 @@ func replaceDevice(devs []specs.LinuxDevice, d specs.LinuxDevice) []specs.LinuxD
 func parseDeviceRule(s string) (specs.LinuxDeviceCgroup, error) {
 	bad := invalid("device_cgroup_rules entry %q; write for example \"c 1:3 mr\"", clip(s))
 	f := strings.Fields(s)
-	if len(f) != 3 || !strings.Contains("abc", f[0]) || len(f[0]) != 1 || strings.Trim(f[2], "rwm") != "" {
+	if len(f) != 3 || !slices.Contains([]string{"a", "b", "c"}, f[0]) || strings.Trim(f[2], "rwm") != "" {
 		return specs.LinuxDeviceCgroup{}, bad
 	}
 	major, minor, ok := strings.Cut(f[1], ":")

@@ -1,9 +1,9 @@
 package runtime
 
 import (
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"berth/runtime/initproc"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // initPath is in the container's own /dev, so that the image is not touched.

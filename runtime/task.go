@@ -35,26 +35,29 @@ type record struct {
 type task struct {
 	id     string
 	bundle string
-	rec    record
-	// whole says that record.json was there: Create ended.
-	whole bool
+	// rec is settled when the task is made, but for its Resources (held by op).
+	// Its process ids are for later agents: this one has the handles.
+	rec record
 
-	// op serialises start, update and delete of this container.
+	// op serialises create, start, update and delete of this container.
 	op sync.Mutex
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// whole says that Create ended: there is a record.
+	whole   bool
 	init    *pidHandle // nil when the process is gone or not ours
 	conmon  *pidHandle
 	process *specs.Process // of config.json, read at the first exec
 	told    bool           // the exit was put on Exits
 }
 
+// closeHandles frees the descriptors. The handles stay: a call that is still
+// under way must not find a missing conmon, which means a dead one.
 func (t *task) closeHandles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.init.close()
 	t.conmon.close()
-	t.init, t.conmon = nil, nil
 }
 
 // find returns the task of a bundle, from memory or from disk, or nil.
@@ -202,6 +205,13 @@ func (t *task) startedAt() time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// isWhole says whether Create has ended.
+func (t *task) isWhole() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.whole
 }
 
 // handles returns the live processes; either may be nil.

@@ -86,7 +86,7 @@ func (w *watcher) follow(id string, h *pidHandle, conmon bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.epoll < 0 || w.add(fd) != nil {
-		unix.Close(fd)
+		closeFd(fd)
 		return
 	}
 	w.pids[int32(fd)] = watchedPid{id: id, conmon: conmon, fd: fd}
@@ -124,7 +124,7 @@ func (w *watcher) pidGone(fd int32) {
 	if !ok {
 		return
 	}
-	unix.Close(p.fd) // also leaves the epoll set
+	closeFd(p.fd) // also leaves the epoll set
 	if p.conmon {
 		w.settle(p.id)
 		return
@@ -170,12 +170,12 @@ func (w *watcher) closeFds() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for fd := range w.pids {
-		unix.Close(int(fd))
+		closeFd(int(fd))
 	}
 	clear(w.pids)
 	for _, fd := range []*int{&w.epoll, &w.inotify, &w.wake} {
 		if *fd >= 0 {
-			unix.Close(*fd)
+			closeFd(*fd)
 		}
 		*fd = -1
 	}

@@ -13,9 +13,9 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"berth/testbed"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { testbed.Main(m) }

@@ -137,7 +137,7 @@ func unmount(dir string) error {
 	return nil
 }
 
-// ErrSubpath: a path below a volume that is not there, or leads out of it.
+// ErrSubpath says that a path below a volume is not there, or leads out of it.
 var ErrSubpath = errors.New("no such path in the volume")
 
 // Subpath opens a path below a volume's folder. Symlinks, which its containers
@@ -161,7 +161,7 @@ func openInside(dir, sub string, flags uint64) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	defer unix.Close(root)
+	defer func() { _ = unix.Close(root) }() // only a handle
 	name := strings.TrimLeft(filepath.Clean("/"+sub), "/")
 	if name == "" {
 		name = "."

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"berth/testbed"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { testbed.Main(m) }
