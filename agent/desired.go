@@ -227,12 +227,14 @@ func (a *Agent) derive(v view, s *store.Stack, r *store.Revision) *derived {
 
 // observed is what the records and the watchers know of one stack.
 func (a *Agent) observed(v view, s *store.Stack, r *store.Revision) reconciler.Observed {
-	o := reconciler.Observed{Networks: map[string]bool{}}
+	o := reconciler.Observed{Networks: map[string]bool{}, Attempts: map[string]int{}}
 	used := map[string]bool{}
 	for _, t := range v.tasks {
 		if t.Stack != s.Name {
 			continue
 		}
+		slot := fmt.Sprintf("%s/%d", t.Service, t.Slot)
+		o.Attempts[slot] = max(o.Attempts[slot], t.Attempt)
 		if t.State == store.StateRemoved {
 			continue
 		}

@@ -33,8 +33,8 @@ func (p *planner) unmet(s *Service) (why string, final bool) {
 func (p *planner) condition(dep *Service, c string) (why string, final bool) {
 	for slot := 1; slot <= dep.Replicas; slot++ {
 		var t *Task
-		if tasks := p.slots[dep.Name][slot]; len(tasks) > 0 && p.current(dep, tasks[0]) {
-			t = tasks[0]
+		if tasks := p.slots[dep.Name][slot]; len(tasks) > 0 {
+			t, _ = p.pick(dep, tasks)
 		}
 		switch c {
 		case spec.DependsCompleted:

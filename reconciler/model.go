@@ -98,6 +98,9 @@ type Task struct {
 // Observed is one look at the machine.
 type Observed struct {
 	Tasks []Task
+	// Attempts is the highest attempt that each slot ("service/n") ever had:
+	// removed tasks are not among Tasks, and their ids are not given again.
+	Attempts map[string]int
 	// Networks of the stack that exist, by full name.
 	Networks map[string]bool
 	// Idle are networks of the stack that it does not want any more and that

@@ -131,17 +131,17 @@ func (p *planner) replacing(s *Service) int {
 		if len(tasks) == 0 {
 			continue
 		}
-		t := tasks[0]
-		old := slices.ContainsFunc(tasks, func(t *Task) bool { return t.live() && !p.current(s, t) })
+		cur, others := p.pick(s, tasks)
+		old := slices.ContainsFunc(others, (*Task).live)
 		switch {
-		case p.current(s, t) && (!t.up() || !t.Ready || !t.Published):
-			if v, _, _ := judge(s, t); t.State == TaskExited && v == completed {
+		case cur != nil && (!cur.up() || !cur.Ready || !cur.Published):
+			if v, _, _ := judge(s, cur); cur.State == TaskExited && v == completed {
 				continue
 			}
 			n++
-		case p.current(s, t):
+		case cur != nil:
 			// It is there; its predecessor may drain while the next begins.
-		case old && !t.StopAt.IsZero(), !old:
+		case !old || !others[0].StopAt.IsZero():
 			n++
 		}
 	}
@@ -160,6 +160,20 @@ func (p *planner) current(s *Service, t *Task) bool {
 	return parent == nil || parent.ID == t.Parent
 }
 
+// pick chooses the task of a slot that is to stay: a live one of the wanted
+// version, even if a newer attempt at another version follows it (the user
+// went back); else the newest, if it is of that version. old are the others.
+func (p *planner) pick(s *Service, tasks []*Task) (cur *Task, old []*Task) {
+	i := slices.IndexFunc(tasks, func(t *Task) bool { return t.live() && p.current(s, t) })
+	if i < 0 && len(tasks) > 0 && p.current(s, tasks[0]) {
+		i = 0
+	}
+	if i < 0 {
+		return nil, tasks
+	}
+	return tasks[i], slices.Concat(tasks[:i], tasks[i+1:])
+}
+
 // parent is the running task whose network namespace slot of s shares: of the
 // same slot, else of the first.
 func (p *planner) parent(s *Service, slot int) *Task {
@@ -176,19 +190,11 @@ func (p *planner) parent(s *Service, slot int) *Task {
 // slot plans one slot of a service that shall run.
 func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	tasks := p.slots[s.Name][slot]
-	var old []*Task
-	var cur *Task
-	for i, t := range tasks {
-		if i == 0 && p.current(s, t) {
-			cur = t
-			continue
-		}
-		old = append(old, t)
-	}
-	p.dispose(s, old)
-	oldLive := slices.ContainsFunc(old, func(t *Task) bool { return t.live() })
+	cur, old := p.pick(s, tasks)
+	p.dispose(cur, old)
+	oldLive := slices.ContainsFunc(old, (*Task).live)
 	if cur == nil {
-		p.fill(s, slot, tasks, old, oldLive, busy, st)
+		p.fill(s, slot, old, oldLive, busy, st)
 		return
 	}
 	switch cur.State {
@@ -230,21 +236,22 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	}
 }
 
-// dispose removes exited tasks that newer ones followed.
-func (p *planner) dispose(s *Service, old []*Task) {
-	for _, t := range old {
-		if t.State != TaskExited {
-			continue
-		}
-		newer := p.slots[s.Name][t.Slot][0]
-		if newer != t {
-			p.on(RemoveTask, t, "followed by "+newer.ID)
+// dispose removes exited tasks that others stand in for. Without a current
+// task the newest is kept: its end is what the slot's next step follows.
+func (p *planner) dispose(cur *Task, old []*Task) {
+	for i, t := range old {
+		switch {
+		case t.State != TaskExited:
+		case cur != nil:
+			p.on(RemoveTask, t, "followed by "+cur.ID)
+		case i > 0:
+			p.on(RemoveTask, t, "followed by "+old[0].ID)
 		}
 	}
 }
 
 // fill plans a slot without a current task.
-func (p *planner) fill(s *Service, slot int, tasks, old []*Task, oldLive bool, busy *int, st *Status) {
+func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *int, st *Status) {
 	if oldLive && s.Parallelism > 0 && *busy >= s.Parallelism && old[0].StopAt.IsZero() {
 		p.wait(s.Name, slot, time.Time{}, "its turn")
 		st.worse(PhaseStarting, "%s-%d waits for its turn", s.Name, slot)
@@ -273,11 +280,10 @@ func (p *planner) fill(s *Service, slot int, tasks, old []*Task, oldLive bool, b
 	if oldLive {
 		*busy++
 	}
-	a := Action{Attempt: 1, Cause: "not there"}
-	if len(tasks) > 0 {
-		a.Attempt = tasks[0].Attempt + 1
+	a := Action{Cause: "not there"}
+	if len(old) > 0 {
 		a.Cause = "a new version"
-		if tasks[0].Key == s.Key {
+		if old[0].Key == s.Key {
 			a.Cause = "its network namespace is gone"
 		}
 	}
@@ -287,6 +293,10 @@ func (p *planner) fill(s *Service, slot int, tasks, old []*Task, oldLive bool, b
 func (p *planner) create(s *Service, slot int, a Action) {
 	a.Kind, a.Service, a.Slot = CreateTask, s.Name, slot
 	a.Target = fmt.Sprintf("%s/%d", s.Name, slot)
+	a.Attempt = p.seen.Attempts[a.Target] + 1
+	for _, t := range p.slots[s.Name][slot] {
+		a.Attempt = max(a.Attempt, t.Attempt+1)
+	}
 	if s.SharesNetwork != "" {
 		parent := p.parent(s, slot)
 		if parent == nil {
@@ -346,7 +356,7 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 	if t.Published {
 		return // first out of the map, then its successor
 	}
-	p.create(s, slot, Action{Attempt: t.Attempt + 1, Failures: n, Restarts: t.Restarts + 1, Cause: why})
+	p.create(s, slot, Action{Failures: n, Restarts: t.Restarts + 1, Cause: why})
 }
 
 func due(at, now time.Time) string {
