@@ -100,6 +100,9 @@ var rules = []rule{
 	{regexp.MustCompile(`^service volume (\S+) is missing a mount target$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.placed(Error, dotted(m[1]), "the mount has no target", "write target: /path/in/the/container"), true
 	}},
+	{regexp.MustCompile(`^service ports (\S+) is missing a target port$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.placed(Error, dotted(m[1]), "the port has no container port", "write HOST:CONTAINER, such as 8080:80"), true
+	}},
 	{regexp.MustCompile(`^'([^']+)' (.*)$`), ruleDecode},
 	{regexp.MustCompile(`(?s)^decoding failed due to the following error\(s\):\s+'([^']*)' ([^\n]*)`), ruleDecode},
 	{regexp.MustCompile(`^((?:services|jobs|volumes|networks|configs|secrets)\S*): (.*)$`), rulePath},

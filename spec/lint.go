@@ -38,6 +38,7 @@ func (l *loading) lint(u *unit) {
 				quiet = v.path
 			}
 			l.probe(u, v)
+			l.values(u, v)
 		}
 	})
 }

@@ -224,6 +224,7 @@ func (l *loading) compose(ctx context.Context) (err error) {
 		o.SkipResolveEnvironment = true
 		o.SkipResolveLabels = true
 		o.Interpolate.Substitute = substitute
+		o.Interpolate.TypeCastMapping = l.casts(o.Interpolate.TypeCastMapping)
 	}
 	if l.o.NoInterpolate {
 		l.model, err = loader.LoadModelWithContext(ctx, details, option)

@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -87,6 +88,9 @@ func (s *source) malformed() Diagnostics {
 					continue
 				}
 				first[key.Value] = key
+				if key.Value == "<<" && key.Style == 0 && !mergeable(n.Content[i+1]) {
+					out = append(out, s.node(Error, key, "", "<< takes a mapping", "write <<: *ANCHOR"))
+				}
 			}
 		}
 		for _, c := range n.Content {
@@ -99,6 +103,15 @@ func (s *source) malformed() Diagnostics {
 	return out
 }
 
+// mergeable says that a merge key can take n: a mapping, or a list of them.
+func mergeable(n *yaml.Node) bool {
+	n = resolve(n)
+	if n.Kind != yaml.SequenceNode {
+		return n.Kind == yaml.MappingNode
+	}
+	return !slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return resolve(c).Kind != yaml.MappingNode })
+}
+
 // syntaxAt looks for the usual causes near a place before it repeats what the
 // parser said.
 func (s *source) syntaxAt(line, col int, text string) Diagnostic {
@@ -109,11 +122,28 @@ func (s *source) syntaxAt(line, col int, text string) Diagnostic {
 		return s.at(Error, tab, 1+strings.IndexByte(s.lines[tab-1], '\t'), 1, "", "a tab stands where YAML wants spaces",
 			"indent with spaces")
 	}
+	if strings.Contains(text, "mapping values are not allowed") && s.lacksColon(line-1) {
+		return s.lineAt(line-1, "YAML: a \":\" is missing", "write NAME: value")
+	}
+	if strings.Contains(text, "unknown anchor") {
+		col-- // the parser is behind the star
+	}
 	hint := syntaxHint(text)
 	if line < 1 || line > len(s.lines) || col < 1 {
 		return s.lineAt(line, "YAML: "+plainSyntax(text), hint)
 	}
+	col = s.byteCol(&yaml.Node{Line: line, Column: col})
 	return s.at(Error, line, min(col, len(s.lines[line-1])+1), 1, "", "YAML: "+plainSyntax(text), hint)
+}
+
+// lacksColon says that a line is a bare word, so that what is below it cannot
+// belong to it.
+func (s *source) lacksColon(line int) bool {
+	if line < 1 || line > len(s.lines) {
+		return false
+	}
+	text := strings.TrimSpace(s.lines[line-1])
+	return text != "" && !strings.ContainsAny(text, ":#\"' ") && !strings.HasPrefix(text, "-")
 }
 
 // lineAt marks all of a line but its indentation.
@@ -176,7 +206,7 @@ var syntaxWords = []struct{ phrase, plain, hint string }{
 	{"found unexpected end of stream", "a quote is not closed", "close it"},
 	{"cannot start any token", "a character stands where none can", "put the value in quotes"},
 	{"found undefined tag", "an unknown tag", "remove the word that begins with !"},
-	{"unknown anchor", "an alias without an anchor", "write &NAME where the value stands"},
+	{"unknown anchor", "an alias without an anchor", "write &NAME where the value stands; put text that begins with * in quotes"},
 	{"excessive aliasing", "its aliases would fill the memory", "use fewer aliases inside anchors"},
 	{"block sequence entries are not allowed", "a list cannot begin here", "begin it on its own line"},
 	{"did not find expected node content", "a value is missing", "check brackets and commas"},

@@ -1,0 +1,55 @@
+package spec
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// booleans are the attributes that the loader casts from text, and for which
+// it takes the words of YAML 1.1 with a warning.
+var booleans = []string{
+	"networks.*.external", "networks.*.internal", "networks.*.attachable", "networks.*.enable_ipv4",
+	"networks.*.enable_ipv6", "volumes.*.external", "secrets.*.external", "configs.*.external",
+	"services.*.init", "services.*.oom_kill_disable", "services.*.privileged", "services.*.read_only",
+	"services.*.stdin_open", "services.*.tty", "services.*.volumes.[].read_only",
+	"services.*.volumes.[].volume.nocopy", "services.*.depends_on.*.required", "services.*.depends_on.*.restart",
+	"services.*.healthcheck.disable",
+}
+
+// modes are permission bits, which people write in octal.
+var modes = []string{"services.*.configs.[].mode", "services.*.secrets.[].mode", "services.*.volumes.[].tmpfs.mode"}
+
+var octalLooking = regexp.MustCompile(`^[1-7][0-7]{2,3}$`)
+
+// values warns of what is taken, but probably not as it was meant.
+func (l *loading) values(u *unit, v visit) {
+	n := resolve(v.value)
+	switch path := v.elem.attr.Path; {
+	case strings.HasSuffix(path, "*.external.name"):
+		l.ignored = append(l.ignored, u.src.node(Warning, v.node(), v.path, "external.name is deprecated",
+			"write external: true, and name: beside it"))
+	case n.Kind != yaml.ScalarNode:
+	case slices.Contains(booleans, path):
+		text, _ := u.text(n)
+		meant := ""
+		switch strings.ToLower(text) {
+		case "y", "yes", "on":
+			meant = "true"
+		case "n", "no", "off":
+			meant = "false"
+		default:
+			return
+		}
+		l.ignored = append(l.ignored, u.src.node(Warning, n, v.path, fmt.Sprintf("%s is taken as %s", text, meant), "write "+meant))
+	case slices.Contains(modes, path):
+		// Quoted it is read as octal, and so is 0440.
+		if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) == 0 && octalLooking.MatchString(n.Value) {
+			l.ignored = append(l.ignored, u.src.node(Warning, n, v.path, fmt.Sprintf("mode %s is a decimal number here", n.Value),
+				"write 0"+n.Value))
+		}
+	}
+}
