@@ -35,7 +35,7 @@ type state struct {
 	loopback  map[uint16][]netip.AddrPort
 }
 
-func newState(s Snapshot) *state {
+func newState(s Snapshot, dnsPort uint16) *state {
 	st := &state{byGateway: map[netip.Addr]*Network{}, loopback: map[uint16][]netip.AddrPort{}}
 	for i := range s.Networks {
 		for _, g := range s.Networks[i].Gateways {
@@ -44,7 +44,7 @@ func newState(s Snapshot) *state {
 	}
 	for _, u := range s.Upstreams {
 		// Asking ourselves would go round for ever.
-		if st.byGateway[u.Addr().Unmap()] == nil {
+		if u.Port() != dnsPort || st.byGateway[u.Addr().Unmap()] == nil {
 			st.upstreams = append(st.upstreams, u)
 		}
 	}
@@ -59,13 +59,13 @@ func newServer(ctx context.Context, dnsPort uint16, log *slog.Logger) *server {
 		log: log, dnsPort: dnsPort, conns: ctx, forward: newForwarder(),
 		sockets: map[socketKey]*socket{}, failing: map[socketKey]string{},
 	}
-	s.state.Store(newState(Snapshot{}))
+	s.state.Store(newState(Snapshot{}, dnsPort))
 	return s
 }
 
 // apply makes names and backends those of snap, then the sockets.
 func (s *server) apply(ctx context.Context, snap Snapshot) {
-	s.state.Store(newState(snap))
+	s.state.Store(newState(snap, s.dnsPort))
 	s.reconcile(ctx)
 }
 

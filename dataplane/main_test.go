@@ -1,0 +1,9 @@
+package dataplane
+
+import (
+	"testing"
+
+	"berth/testbed"
+)
+
+func TestMain(m *testing.M) { testbed.Main(m) }
