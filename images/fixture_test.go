@@ -154,7 +154,6 @@ type faulty struct {
 	gets map[string]int // "GET /v2/…" -> how often
 	// fault, if set, answers a request itself (true) or lets it pass (false).
 	fault func(w http.ResponseWriter, r *http.Request, nth int) bool
-	seen  []*http.Request
 	bytes int64
 }
 
@@ -171,7 +170,6 @@ func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := r.Method + " " + r.URL.Path
 	f.gets[key]++
 	n, fault := f.gets[key], f.fault
-	f.seen = append(f.seen, r)
 	f.mu.Unlock()
 	cw := &countingWriter{ResponseWriter: w, f: f}
 	if fault != nil && fault(cw, r, n) {
@@ -216,11 +214,18 @@ func (f *faulty) break_(fault func(w http.ResponseWriter, r *http.Request, nth i
 	f.fault = fault
 }
 
+// sent is how many bytes of bodies have left the registry.
+func (f *faulty) sent() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bytes
+}
+
 // forget the requests so far.
 func (f *faulty) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.gets, f.seen, f.bytes = map[string]int{}, nil, 0
+	f.gets, f.bytes = map[string]int{}, 0
 }
 
 func (f *faulty) push(t testing.TB, ref string, img v1.Image) string {

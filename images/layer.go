@@ -48,10 +48,20 @@ func (s *Store) fetch(ctx context.Context, b blob, diffID string, open opener, p
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if s.hasBlob(b.digest, b.size) {
-		return s.unpackBlob(ctx, b, diffID, pr)
-	}
 	var first error
+	if s.hasBlob(b.digest, b.size) {
+		f, err := s.unpackBlob(ctx, b, diffID, pr)
+		if !errors.Is(err, ErrInvalid) {
+			return f, err
+		}
+		// The disk has lost bits, or the layer never was what it claims: the
+		// registry has the last word.
+		first = err
+		if err := s.discard([]string{s.blobPath(b.digest)}); err != nil {
+			return nil, err
+		}
+		pr.unpacking.Store(false)
+	}
 	for i := 0; ; {
 		src, err := open(ctx, i)
 		if errors.Is(err, errNoSource) {

@@ -358,6 +358,33 @@ func TestPull_LayerDeletedByHand_ComesBack(t *testing.T) {
 	}
 }
 
+func TestPull_KeptBlobRotten_IsFetchedAgain(t *testing.T) {
+	reg := newRegistry(t)
+	layer := layerOf(t, file("a", strings.Repeat("content", 100)))
+	reg.push(t, "library/web:v1", imageOf(t, layer))
+	s := newStore(t, reg)
+	img := pull(t, s, "web:v1")
+	blob := s.blobPath(s.layers[img.Layers[0]].Blob)
+	b, err := os.ReadFile(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(blob, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(s.layerDir(s.layers[img.Layers[0]])); err != nil {
+		t.Fatal(err)
+	}
+	pull(t, s, "web:v1")
+	if got := readLayerFile(t, s, img, 0, "a"); got != strings.Repeat("content", 100) {
+		t.Errorf("a holds %q", got)
+	}
+	if n := reg.count("GET /v2/library/web" + blobPath(t, layer)); n != 2 {
+		t.Errorf("%d requests for the layer, want 2", n)
+	}
+}
+
 func TestPull_Progress_EndsEachLayer(t *testing.T) {
 	reg := newRegistry(t)
 	reg.push(t, "library/web:v1", twoLayers(t))
