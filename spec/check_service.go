@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -293,25 +292,6 @@ func (c serviceCheck) mounts() {
 			if w.Target == "" && w.Action != types.WatchActionRebuild && w.Action != types.WatchActionRestart {
 				c.fail(fmt.Sprintf("%s.develop.watch.%d", c.at, i), "the watch has no target", "add target:")
 			}
-		}
-	}
-}
-
-var restartForm = regexp.MustCompile(`^(no|always|unless-stopped|on-failure(:\d+)?)$`)
-
-// values checks what the schema leaves open and a runtime would refuse.
-func (c serviceCheck) values() {
-	if r := c.s.Restart; r != "" && !restartForm.MatchString(r) {
-		c.failValue(c.at+".restart", fmt.Sprintf("restart %q is unknown", r), "write no, always, unless-stopped, on-failure or on-failure:N")
-	}
-	for i, p := range c.s.Ports {
-		if _, err := port(p); err != nil {
-			c.failValue(fmt.Sprintf("%s.ports.%d", c.at, i), err.Error(), "write HOST:CONTAINER, such as 8080:80")
-		}
-	}
-	if policy := c.s.PullPolicy; policy != "" {
-		if _, _, err := c.s.GetPullPolicy(); err != nil {
-			c.failValue(c.at+".pull_policy", fmt.Sprintf("pull_policy %q is unknown", policy), "write always, missing or never")
 		}
 	}
 }

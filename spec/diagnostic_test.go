@@ -12,9 +12,11 @@ import (
 )
 
 var sample = spec.Diagnostics{
-	{Severity: spec.Error, Position: spec.Position{File: "compose.yaml", Line: 5, Col: 5}, Path: "services.web.prots",
+	{
+		Severity: spec.Error, Position: spec.Position{File: "compose.yaml", Line: 5, Col: 5}, Path: "services.web.prots",
 		Message: `unknown attribute "prots" in service web`, Hint: `did you mean "ports"?`,
-		Excerpt: "   4 |     image: web:v1\n   5 |     prots: [\"80:80\"]\n     |     ^^^^^"},
+		Excerpt: "   4 |     image: web:v1\n   5 |     prots: [\"80:80\"]\n     |     ^^^^^",
+	},
 	{Severity: spec.Error, Position: spec.Position{File: "b.yaml"}, Message: "does not exist", Hint: "check the name"},
 	{Severity: spec.Warning, Position: spec.Position{File: "compose.yaml", Line: 1, Col: 1}, Path: "version", Message: "obsolete"},
 	{Severity: spec.Ignored, Position: spec.Position{File: "compose.yaml", Line: 7, Col: 5}, Path: "services.web.gpus", Message: "gpus is not honoured"},

@@ -103,18 +103,21 @@ func TestLoad_FindsFilesAsComposeDoes(t *testing.T) {
 		{"COMPOSE_ENV_FILES", spec.Options{Dir: dir, Environ: []string{"COMPOSE_ENV_FILES=prod.env"}}, map[string]string{"web": "nginx:from-file", "db": "postgres:16"}},
 		{"the environment wins", spec.Options{Dir: dir, EnvFiles: []string{"prod.env"}, Environ: []string{"TAG=env"}}, map[string]string{"web": "nginx:env", "db": "postgres:16"}},
 		{
-			"profile", spec.Options{Dir: dir, Profiles: []string{"tools"}},
+			"profile",
+			spec.Options{Dir: dir, Profiles: []string{"tools"}},
 			map[string]string{"web": "nginx:1", "db": "postgres:16", "tool": "busybox"},
 		},
 		{
-			"COMPOSE_PROFILES", spec.Options{Dir: dir, Environ: []string{"COMPOSE_PROFILES=a, tools"}},
+			"COMPOSE_PROFILES",
+			spec.Options{Dir: dir, Environ: []string{"COMPOSE_PROFILES=a, tools"}},
 			map[string]string{"web": "nginx:1", "db": "postgres:16", "tool": "busybox"},
 		},
 		{"a service brings its dependencies", spec.Options{Dir: dir, Services: []string{"web"}}, map[string]string{"web": "nginx:1", "db": "postgres:16"}},
 		{"--no-deps", spec.Options{Dir: dir, Services: []string{"web"}, NoDeps: true}, map[string]string{"web": "nginx:1"}},
 		{"a named service enables its profile", spec.Options{Dir: dir, Services: []string{"tool"}}, map[string]string{"tool": "busybox"}},
 		{
-			"stdin", spec.Options{Dir: dir, Files: []string{"-"}, Stdin: []byte("services: {a: {image: b}}")},
+			"stdin",
+			spec.Options{Dir: dir, Files: []string{"-"}, Stdin: []byte("services: {a: {image: b}}")},
 			map[string]string{"a": "b"},
 		},
 	} {

@@ -1,0 +1,89 @@
+package spec
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxReplicas of one service: a slip of the finger must not start a million
+// processes.
+const maxReplicas = 10_000
+
+var (
+	restartForm = regexp.MustCompile(`^(no|always|unless-stopped|on-failure(:\d+)?)$`)
+	signalForm  = regexp.MustCompile(`^(SIG)?(RTMIN(\+\d+)?|RTMAX(-\d+)?|[A-Z]+[0-9]?)$`)
+)
+
+// capabilities of Linux, capabilities(7).
+var capabilities = strings.Fields(`AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN
+	DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE
+	MKNOD NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN
+	SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG
+	WAKE_ALARM`)
+
+// limits are the names of getrlimit(2).
+var limits = strings.Fields(`as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime
+	sigpending stack`)
+
+// values checks what the schema leaves open and a runtime would refuse.
+func (c serviceCheck) values() {
+	if r := c.s.Restart; r != "" && !restartForm.MatchString(r) {
+		c.failValue(c.at+".restart", fmt.Sprintf("restart %q is unknown", r), "write no, always, unless-stopped, on-failure or on-failure:N")
+	}
+	for i, p := range c.s.Ports {
+		if _, err := port(p); err != nil {
+			c.failValue(fmt.Sprintf("%s.ports.%d", c.at, i), err.Error(), "write HOST:CONTAINER, such as 8080:80")
+		}
+	}
+	if policy := c.s.PullPolicy; policy != "" {
+		if _, _, err := c.s.GetPullPolicy(); err != nil {
+			c.failValue(c.at+".pull_policy", fmt.Sprintf("pull_policy %q is unknown", policy), "write always, missing or never")
+		}
+	}
+	if n := c.s.GetScale(); n > maxReplicas {
+		c.fail(c.at+".deploy.replicas", fmt.Sprintf("%d replicas are more than %d", n, maxReplicas), "write a smaller number")
+	}
+	if h := c.s.HealthCheck; h != nil && len(h.Test) == 1 && h.Test[0] != "NONE" {
+		c.failValue(c.at+".healthcheck.test", "healthcheck.test has no command", "write it behind "+h.Test[0])
+	}
+	c.capabilities("cap_add", c.s.CapAdd)
+	c.capabilities("cap_drop", c.s.CapDrop)
+	for _, name := range sortedKeys(c.s.Ulimits) {
+		if !slices.Contains(limits, strings.ToLower(name)) {
+			c.fail(c.at+".ulimits."+name, "there is no limit "+name, suggestion(name, limits, "see getrlimit(2)"))
+		}
+	}
+	if sig := c.s.StopSignal; sig != "" && !signalForm.MatchString(strings.ToUpper(sig)) {
+		if n, err := strconv.Atoi(sig); err != nil || n < 1 || n > 64 {
+			c.failValue(c.at+".stop_signal", "there is no signal "+sig, "write SIGTERM, SIGQUIT or a number")
+		}
+	}
+}
+
+func (c serviceCheck) capabilities(attr string, names []string) {
+	for i, name := range names {
+		plain := strings.TrimPrefix(strings.ToUpper(name), "CAP_")
+		if plain != "ALL" && !slices.Contains(capabilities, plain) {
+			c.failValue(fmt.Sprintf("%s.%s.%d", c.at, attr, i), "there is no capability "+name,
+				suggestion(plain, capabilities, "see capabilities(7)"))
+		}
+	}
+}
+
+// suggestion names the nearest of known, or else what to read.
+func suggestion(name string, known []string, otherwise string) string {
+	keys := make(map[string]*element, len(known))
+	for _, k := range known {
+		keys[strings.ToLower(k)] = nil
+	}
+	if near := (&element{keys: keys}).suggest(name); near != "" {
+		if name == strings.ToUpper(name) {
+			near = strings.ToUpper(near)
+		}
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return otherwise
+}
