@@ -122,6 +122,9 @@ func Status(t api.Task, now time.Time) string {
 	switch t.State {
 	case api.TaskRunning:
 		up := "Up " + duration(now.Sub(t.StartedAt))
+		if !t.Current {
+			return up + " (draining)" // a newer task has its place
+		}
 		if t.Health == "starting" {
 			return up + " (health: starting)"
 		} else if t.Health != "" {

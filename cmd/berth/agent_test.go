@@ -66,7 +66,7 @@ func (a *scriptedAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	path := a.note(r, body)
 	if strings.HasSuffix(r.URL.Path, "/exec") {
-		process(w, r)
+		process(w, r, func(command string) { a.add(r.Method + " " + r.URL.Path + " " + command) })
 		return
 	}
 	text, err := os.ReadFile(path)
@@ -95,9 +95,8 @@ func (a *scriptedAgent) note(r *http.Request, body []byte) string {
 	}
 	if r.URL.Path != "/v1/info" {
 		a.seen = append(a.seen, strings.TrimSpace(line+" "+string(body)))
+		a.tell()
 	}
-	close(a.news)
-	a.news = make(chan struct{})
 
 	file := filepath.Join(a.dir, r.Method, filepath.FromSlash(r.URL.Path))
 	for n := a.count[key]; n > 0; n-- {
@@ -106,6 +105,20 @@ func (a *scriptedAgent) note(r *http.Request, body []byte) string {
 		}
 	}
 	return ""
+}
+
+// add records something that happened as if it had been a request.
+func (a *scriptedAgent) add(line string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seen = append(a.seen, line)
+	a.tell()
+}
+
+// tell wakes whoever awaits a request; a.mu is held.
+func (a *scriptedAgent) tell() {
+	close(a.news)
+	a.news = make(chan struct{})
 }
 
 func exists(path string) bool {
@@ -174,8 +187,9 @@ func (a *scriptedAgent) play(w http.ResponseWriter, r *http.Request, text []byte
 
 // process is what exec runs: it prints its request on stderr, repeats its
 // stdin on stdout, and exits with the number that is its last argument. The
-// argument "sleep" makes it wait for a signal and exit 128 + 15.
-func process(w http.ResponseWriter, r *http.Request) {
+// argument "sleep" makes it wait for a signal and exit 128 + 15. On a terminal
+// it tells each size that it gets and ends when a q is typed.
+func process(w http.ResponseWriter, r *http.Request, began func(command string)) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return
@@ -199,6 +213,7 @@ func process(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	send(api.ChannelStderr, append(first, '\n'))
+	began(req.Args[0])
 	code := 0
 	if n, err := strconv.Atoi(req.Args[len(req.Args)-1]); err == nil {
 		code = n
@@ -209,6 +224,10 @@ func process(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		switch {
+		case message[0] == api.ChannelResize:
+			send(api.ChannelStdout, append(message[1:], '\n'))
+			continue
+		case message[0] == api.ChannelStdin && req.TTY && bytes.Contains(message, []byte("q")):
 		case message[0] == api.ChannelStdin && len(message) > 1:
 			send(api.ChannelStdout, message[1:])
 			continue

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"berth/api"
+	"berth/cli"
 	"berth/spec"
 )
 
@@ -40,6 +42,44 @@ func without(names, typed []string, toComplete string) []string {
 		}
 	}
 	return left
+}
+
+// flagValues are the values of flags that have a fixed set of them.
+var flagValues = map[string][]string{
+	"ansi":     {cli.AnsiAuto, cli.AnsiNever, cli.AnsiAlways},
+	"progress": {cli.ProgressAuto, cli.ProgressTTY, cli.ProgressPlain, cli.ProgressJSON, cli.ProgressQuiet},
+	"pull":     {"always", "missing", "never"},
+	"policy":   {"always", "missing"},
+	"rmi":      {"local", "all"},
+	"status":   {api.TaskCreated, api.TaskRunning, api.TaskPaused, api.TaskRestarting, api.TaskRemoving, api.TaskExited},
+}
+
+// completeFlags says how the values of a command's flags are completed, and
+// those of its subcommands.
+func (a *app) completeFlags(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		find := cobra.CompletionFunc(nil)
+		switch values := flagValues[f.Name]; {
+		case values != nil:
+			find = cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+		case f.Name == "format": // each command has a format for people, its default, and JSON
+			find = cobra.FixedCompletions([]string{f.DefValue, formatJSON}, cobra.ShellCompDirectiveNoFileComp)
+		case f.Name == "project-name":
+			find = a.completeStacks
+		case f.Name == "attach", f.Name == "no-attach", f.Name == "exit-code-from":
+			find = func(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+				return a.completeServices(cmd, nil, toComplete)
+			}
+		default:
+			return
+		}
+		if err := cmd.RegisterFlagCompletionFunc(f.Name, find); err != nil {
+			panic(err) // registered twice
+		}
+	})
+	for _, sub := range cmd.Commands() {
+		a.completeFlags(sub)
+	}
 }
 
 // completeServices offers the services of the Compose file or, without one,

@@ -101,9 +101,6 @@ Global flags may stand before or after the command.` + exitStatus(
 		}
 	}
 	add(groupStack, newUp(a), newDown(a), newPlan(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a), newPull(a))
-	if err := root.RegisterFlagCompletionFunc("project-name", a.completeStacks); err != nil {
-		panic(err) // the flag is added above
-	}
 	add(groupLook, newPs(a), newLs(a), newLogs(a), newExec(a), newEvents(a), newStats(a), newInspect(a))
 	add(groupFile, newConfig(a), newLint(a))
 	add(groupThings, newImage(a), newVolume(a), newNetwork(a))
@@ -111,6 +108,7 @@ Global flags may stand before or after the command.` + exitStatus(
 	root.SetCompletionCommandGroupID(groupHost)
 	root.SetHelpCommandGroupID(groupHost)
 	addGlobals(root, root.Flags())
+	a.completeFlags(root)
 	return root
 }
 
