@@ -46,8 +46,11 @@ type Agent struct {
 	ports   *ports
 	applies *applies
 
-	seeding   sync.Map // *sync.Mutex by volume
-	contents  sync.RWMutex // held for reading from Put to commit
+	seeding           sync.Map     // *sync.Mutex by volume
+	contents          sync.RWMutex // held for reading from Put to commit
+	dataplaneMu       sync.Mutex
+	dataplaneStarting bool // by this agent, and not ended
+
 	deriveMu  sync.Mutex
 	derivedOf map[string]*derived
 }

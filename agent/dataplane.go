@@ -6,13 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 
 	"github.com/gofrs/flock"
 )
-
-var dataplaneMu sync.Mutex
 
 // needed says whether anybody needs the dataplane now.
 func (t *traffic) needed() bool {
@@ -30,8 +27,11 @@ func (a *Agent) ensureDataplane(needed bool) error {
 	if !needed {
 		return nil
 	}
-	dataplaneMu.Lock()
-	defer dataplaneMu.Unlock()
+	a.dataplaneMu.Lock()
+	defer a.dataplaneMu.Unlock()
+	if a.dataplaneStarting {
+		return nil // it serves, or will soon: it may not hold its lock yet
+	}
 	// The dataplane holds this lock for as long as it serves.
 	l := flock.New(a.dataplaneLock())
 	free, err := l.TryLock()
@@ -56,8 +56,12 @@ func (a *Agent) ensureDataplane(needed bool) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the dataplane: %w", err)
 	}
+	a.dataplaneStarting = true
 	go func() {
 		err := cmd.Wait()
+		a.dataplaneMu.Lock()
+		a.dataplaneStarting = false
+		a.dataplaneMu.Unlock()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {
 			a.log.Warn("wait for the dataplane", "err", err)

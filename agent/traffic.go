@@ -26,9 +26,15 @@ type traffic struct {
 	snapshot dataplane.Snapshot
 }
 
-// pace is the least time between two changes of the rules: fifty tasks that
-// become ready together cost a few changes, not fifty.
-const pace = 40 * time.Millisecond
+// Between two changes of the rules lies a time, so that fifty tasks that
+// become ready together cost a few changes, not fifty: at least pace, and
+// several times what the last change took, so that a machine under load is
+// not kept busy by it.
+const (
+	pace     = 40 * time.Millisecond
+	paceMost = 400 * time.Millisecond
+	paceBy   = 4
+)
 
 func newTraffic(a *Agent) *traffic { return &traffic{a: a, req: make(chan chan error)} }
 
@@ -51,6 +57,7 @@ func (t *traffic) sync(ctx context.Context) error {
 
 func (t *traffic) run(ctx context.Context) {
 	var last time.Time
+	var took time.Duration
 	for {
 		var waiting []chan error
 		select {
@@ -59,7 +66,8 @@ func (t *traffic) run(ctx context.Context) {
 		case d := <-t.req:
 			waiting = append(waiting, d)
 		}
-		hold := time.NewTimer(max(0, pace-time.Since(last)))
+		gap := min(max(pace, paceBy*took), paceMost)
+		hold := time.NewTimer(max(0, gap-time.Since(last)))
 	gather:
 		for {
 			select {
@@ -73,6 +81,7 @@ func (t *traffic) run(ctx context.Context) {
 		}
 		last = time.Now()
 		err := t.apply(ctx)
+		took = time.Since(last)
 		for _, d := range waiting {
 			d <- err
 		}
