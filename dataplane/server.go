@@ -71,8 +71,8 @@ func (s *server) apply(ctx context.Context, snap Snapshot) {
 
 // reconcile opens the sockets that the state wants and closes the others. A
 // bridge may be made after its snapshot is written: what fails is tried again
-// by the next call. It says whether all are open.
-func (s *server) reconcile(ctx context.Context) bool {
+// by the next call.
+func (s *server) reconcile(ctx context.Context) {
 	st := s.state.Load()
 	wanted := map[socketKey]bool{}
 	for gateway := range st.byGateway {
@@ -103,7 +103,6 @@ func (s *server) reconcile(ctx context.Context) bool {
 			open.proxy.backends.Store(&backends)
 		}
 	}
-	return len(s.failing) == 0
 }
 
 func (s *server) open(ctx context.Context, k socketKey) {
@@ -133,11 +132,9 @@ func (s *server) serveQuery(w dns.ResponseWriter, q *dns.Msg, gateway netip.Addr
 	st := s.state.Load()
 	network := st.byGateway[gateway]
 	_, tcp := w.RemoteAddr().(*net.TCPAddr)
-	var reply *dns.Msg
-	switch {
-	case network == nil: // removed, and the socket is about to close
-		reply = new(dns.Msg).SetRcode(q, dns.RcodeRefused)
-	default:
+	// Without a network the socket is about to close.
+	reply := new(dns.Msg).SetRcode(q, dns.RcodeRefused)
+	if network != nil {
 		reply = resolver{network, &s.turn}.answer(q)
 	}
 	if reply == nil {

@@ -189,7 +189,11 @@ func (m *Manager) addVeth(nl *netlink.Handle, p plug) (netlink.Link, error) {
 	err = nl.LinkAdd(veth)
 	if errors.Is(err, unix.EEXIST) {
 		// The host end of an earlier namespace that is not yet collected.
-		if _, err = m.deleteLink(p.hostName); err == nil {
+		var stale netlink.Link
+		if stale, err = m.nl.LinkByName(p.hostName); err == nil {
+			err = m.unplug([]netlink.Link{stale})
+		}
+		if err == nil || gone(err) {
 			err = nl.LinkAdd(veth)
 		}
 	}
@@ -353,16 +357,4 @@ func (m *Manager) detach(taskID string) error {
 		return err
 	}
 	return unpin(m.netnsPath(taskID))
-}
-
-func (m *Manager) deleteLink(name string) (found bool, err error) {
-	link, err := m.nl.LinkByName(name)
-	if err == nil {
-		found = true
-		err = m.nl.LinkDel(link)
-	}
-	if err != nil && !gone(err) {
-		return found, fmt.Errorf("delete %s: %w", name, err)
-	}
-	return found, nil
 }

@@ -94,6 +94,9 @@ func BenchmarkSync(b *testing.B) {
 		b.Run(fmt.Sprint(services, " services unchanged"), func(b *testing.B) {
 			m := openManager(b)
 			r := manyServices(services)
+			if err := m.Sync(b.Context(), r); err != nil {
+				b.Fatal(err)
+			}
 			for b.Loop() {
 				if err := m.Sync(b.Context(), r); err != nil {
 					b.Fatal(err)

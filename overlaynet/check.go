@@ -3,6 +3,7 @@ package overlaynet
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 )
 
 // ErrConflict says that two entries of Rules claim the same address or port.
@@ -11,48 +12,23 @@ var ErrConflict = errors.New("conflicting rules")
 // Check says what makes r impossible to put in force: nft would refuse the
 // whole table. Sync calls it.
 func Check(r Rules) error {
-	networks := map[string]Network{}
+	if err := checkNetworks(r.Networks); err != nil {
+		return err
+	}
+	known := map[string]bool{}
 	for _, n := range r.Networks {
-		if err := checkNetwork(n); err != nil {
-			return err
-		}
-		for _, other := range networks {
-			if bridgeName("", n.ID) == bridgeName("", other.ID) {
-				return fmt.Errorf("%w: networks %s and %s share the bridge name", ErrConflict, n.ID, other.ID)
-			}
-			if n.Subnet4.Overlaps(other.Subnet4) || n.Subnet6.IsValid() && n.Subnet6.Overlaps(other.Subnet6) {
-				return fmt.Errorf("%w: the subnets of networks %s and %s overlap", ErrConflict, n.ID, other.ID)
-			}
-		}
-		networks[n.ID] = n
+		known[n.ID] = true
 	}
-	claimed := map[string]string{}
-	claim := func(key, who string) error {
-		if by, ok := claimed[key]; ok {
-			return fmt.Errorf("%w: %s is claimed by %s and %s", ErrConflict, key, by, who)
-		}
-		claimed[key] = who
-		return nil
-	}
+	c := claims{}
 	for _, s := range r.Services {
-		if _, ok := networks[s.NetworkID]; !ok {
+		if !known[s.NetworkID] {
 			return fmt.Errorf("service %s: network %s is not among the rules", s.ID, s.NetworkID)
 		}
 		if s.VIP4.IsValid() && !s.VIP4.Is4() || s.VIP6.IsValid() && !s.VIP6.Is6() {
 			return fmt.Errorf("service %s: a VIP is of the wrong address family", s.ID)
 		}
-		if err := claim("service "+s.ID, "two entries"); err != nil {
+		if err := c.claim(s.ID, serviceClaims(s)); err != nil {
 			return err
-		}
-		if s.VIP4.IsValid() {
-			if err := claim("address "+s.VIP4.String(), s.ID); err != nil {
-				return err
-			}
-		}
-		if s.VIP6.IsValid() {
-			if err := claim("address "+s.VIP6.String(), s.ID); err != nil {
-				return err
-			}
 		}
 		if err := checkBackends(s.ID, s.Backends); err != nil {
 			return err
@@ -62,19 +38,54 @@ func Check(r Rules) error {
 		if err := checkPort(p); err != nil {
 			return err
 		}
-		if err := claim("port id "+p.ID, "two entries"); err != nil {
+		if err := c.claim(p.ID, portClaims(p)); err != nil {
 			return err
-		}
-		for _, key := range portClaims(p) {
-			if err := claim(key, p.ID); err != nil {
-				return err
-			}
 		}
 		if err := checkBackends(p.ID, p.Backends); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func checkNetworks(list []Network) error {
+	for i, n := range list {
+		if err := checkNetwork(n); err != nil {
+			return err
+		}
+		for _, other := range list[:i] {
+			if bridgeName("", n.ID) == bridgeName("", other.ID) {
+				return fmt.Errorf("%w: networks %s and %s share the bridge name", ErrConflict, n.ID, other.ID)
+			}
+			if n.Subnet4.Overlaps(other.Subnet4) || n.Subnet6.IsValid() && n.Subnet6.Overlaps(other.Subnet6) {
+				return fmt.Errorf("%w: the subnets of networks %s and %s overlap", ErrConflict, n.ID, other.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// claims are the addresses, ports and names that may be given once, by owner.
+type claims map[string]string
+
+func (c claims) claim(owner string, keys []string) error {
+	for _, key := range keys {
+		if by, ok := c[key]; ok {
+			return fmt.Errorf("%w: %s is claimed by %s and %s", ErrConflict, key, by, owner)
+		}
+		c[key] = owner
+	}
+	return nil
+}
+
+func serviceClaims(s Service) []string {
+	keys := []string{"service " + s.ID}
+	for _, vip := range []netip.Addr{s.VIP4, s.VIP6} {
+		if vip.IsValid() {
+			keys = append(keys, "address "+vip.String())
+		}
+	}
+	return keys
 }
 
 func checkPort(p PublishedPort) error {
@@ -102,12 +113,14 @@ func checkBackends(id string, list []Backend) error {
 // same port of every address is no conflict here: the closer one wins.
 func portClaims(p PublishedPort) []string {
 	port := fmt.Sprintf("%d/%s", p.Port, p.Protocol)
-	ip := p.HostIP.Unmap()
-	switch {
+	keys := []string{"published port " + p.ID}
+	switch ip := p.HostIP.Unmap(); {
 	case !ip.IsValid():
-		return []string{"port 0.0.0.0:" + port, "port [::]:" + port}
+		keys = append(keys, "port 0.0.0.0:"+port, "port [::]:"+port)
 	case ip.Is6():
-		return []string{"port [" + ip.String() + "]:" + port}
+		keys = append(keys, "port ["+ip.String()+"]:"+port)
+	default:
+		keys = append(keys, "port "+ip.String()+":"+port)
 	}
-	return []string{"port " + ip.String() + ":" + port}
+	return keys
 }

@@ -84,8 +84,9 @@ func (m *Manager) Close() error {
 }
 
 // Changed delivers when somebody else has changed or flushed our rules or
-// removed a bridge; a burst is one delivery. The next Sync then applies, even
-// if what is wanted is unchanged.
+// removed a bridge or a task's link; a burst is one delivery. The next Sync
+// then applies, even if what is wanted is unchanged; Ensure and Attach make
+// links anew.
 func (m *Manager) Changed() <-chan struct{} { return m.watcher.changed }
 
 func (m *Manager) netnsDir() string { return filepath.Join(m.run, "netns") }

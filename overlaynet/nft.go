@@ -83,8 +83,10 @@ func (m *Manager) tablePrint() (fingerprint, error) {
 }
 
 func (m *Manager) hashTable(h hash.Hash) error {
-	byTable := func(attr int) *nl.RtAttr { return nl.NewRtAttr(attr, nl.ZeroTerminated(m.prefix)) }
-	table, err := nftRequest(unix.NFT_MSG_GETTABLE, 0, byTable(unix.NFTA_TABLE_NAME))
+	// The attribute that names the table is the first one of every request:
+	// NFTA_TABLE_NAME, NFTA_RULE_TABLE, NFTA_SET_TABLE and so on.
+	byTable := nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(m.prefix))
+	table, err := nftRequest(unix.NFT_MSG_GETTABLE, 0, byTable)
 	if err != nil {
 		return err
 	}
@@ -92,11 +94,11 @@ func (m *Manager) hashTable(h hash.Hash) error {
 	if err != nil {
 		return err
 	}
-	rules, err := nftRequest(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, byTable(unix.NFTA_RULE_TABLE))
+	rules, err := nftRequest(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, byTable)
 	if err != nil {
 		return err
 	}
-	sets, err := nftRequest(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, byTable(unix.NFTA_SET_TABLE))
+	sets, err := nftRequest(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, byTable)
 	if err != nil {
 		return err
 	}
@@ -111,7 +113,7 @@ func (m *Manager) hashTable(h hash.Hash) error {
 	for _, set := range sets {
 		name := stringAttr(set, unix.NFTA_SET_NAME)
 		elements, err := nftRequest(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP,
-			byTable(unix.NFTA_SET_ELEM_LIST_TABLE), nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(name)))
+			byTable, nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(name)))
 		if err != nil {
 			return err
 		}

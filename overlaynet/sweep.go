@@ -49,7 +49,6 @@ func (m *Manager) Sweep(ctx context.Context, networkIDs, taskIDs map[string]bool
 		switch {
 		case isVeth(m.prefix, name) && !veths[name[:len(name)-1]]:
 		case isBridge(m.prefix, name) && l.Type() == "bridge" && !bridges[name]:
-			m.watcher.expect(name)
 		default:
 			continue
 		}

@@ -277,6 +277,32 @@ func TestEnsure_BridgeDeleted_IsReportedAndPortsComeBack(t *testing.T) {
 	}
 }
 
+func TestChanged_TaskLinkDeletedByHand_IsReported(t *testing.T) {
+	m := openManager(t)
+	if err := m.Ensure(t.Context(), net4); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"ours", "theirs"} {
+		if _, err := m.Attach(t.Context(), id, []Endpoint{endpoint(net4, 2+len(id))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Detach(t.Context(), "ours"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-m.Changed():
+		t.Error("our own deletion is reported")
+	case <-time.After(10 * settle): // silence cannot be polled for
+	}
+	command(t, "ip", "link", "del", vethName(m.prefix, "theirs", 0))
+	select {
+	case <-m.Changed():
+	case <-time.After(time.Second):
+		t.Error("not reported within 1 s")
+	}
+}
+
 func TestAttach_AfterReopen_KnowsNetworksFromTheKernel(t *testing.T) {
 	m := openManager(t)
 	if err := m.Ensure(t.Context(), netA); err != nil {

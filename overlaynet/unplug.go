@@ -30,6 +30,9 @@ func (m *Manager) unplug(links []netlink.Link) error {
 	if len(links) == 0 {
 		return nil
 	}
+	for _, l := range links {
+		m.watcher.expect(l.Attrs().Name)
+	}
 	u := &m.unplugger
 	u.mu.Lock()
 	if u.waiting == nil {

@@ -14,8 +14,8 @@ import (
 // nft transaction, a firewall reload, a link that goes with its ports.
 const settle = 10 * time.Millisecond
 
-// watcher hears of nftables transactions, ip rules and bridges deleted by
-// others.
+// watcher hears of nftables transactions, and of ip rules, bridges and host
+// ends of tasks deleted by others.
 type watcher struct {
 	prefix  string
 	changed chan struct{}
@@ -29,8 +29,8 @@ type watcher struct {
 
 	mu       sync.Mutex
 	ours     map[uint32]bool // processes whose transactions are ours
-	expected map[string]bool // bridges that Remove deletes
-	lost     bool            // a bridge vanished: report without looking
+	expected map[string]bool // links that we delete
+	lost     bool            // a link vanished: report without looking
 }
 
 func watch(prefix string, look func() bool) (*watcher, error) {
@@ -75,11 +75,11 @@ func (w *watcher) ignore(pid int) {
 	w.ours[uint32(pid)] = true
 }
 
-// expect says that the deletion of this bridge is ours.
-func (w *watcher) expect(bridge string) {
+// expect says that the deletion of this link is ours.
+func (w *watcher) expect(link string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.expected[bridge] = true
+	w.expected[link] = true
 }
 
 // poke asks for a look.
@@ -141,8 +141,8 @@ func (w *watcher) routeEvent(msgType uint16, data []byte) bool {
 		return false
 	}
 	name := nl.BytesToString(attr(data[unix.SizeofIfInfomsg:], unix.IFLA_IFNAME))
-	if !isBridge(w.prefix, name) || data[0] != unix.AF_UNSPEC {
-		return false // AF_BRIDGE: a port left
+	if !isBridge(w.prefix, name) && !isVeth(w.prefix, name) || data[0] != unix.AF_UNSPEC {
+		return false // AF_BRIDGE: a port left, and its link may live on
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
