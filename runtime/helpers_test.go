@@ -16,14 +16,19 @@ import (
 	"berth/testbed"
 )
 
-// probeBinary builds the program of the test images once.
-var probeBinary = sync.OnceValues(func() (string, error) {
+// probeBinary builds the program of the test images once, and keeps it in
+// memory: nothing is left on disk.
+var probeBinary = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "probe")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "probe")
-	return out, goBuild(out, "./testdata/probe")
+	if err := goBuild(out, "./testdata/probe"); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(out)
 })
 
 func goBuild(out, what string) error {
@@ -47,7 +52,7 @@ type bench struct {
 	*Runtime
 	tb    testing.TB
 	cfg   Config
-	probe string
+	probe []byte
 }
 
 var parents atomic.Int64
@@ -152,8 +157,8 @@ func (b *bench) container(id string, args ...string) Container {
 			b.tb.Fatal(err)
 		}
 	}
-	if err := os.Link(b.probe, filepath.Join(root, "probe")); err != nil {
-		b.copyProbe(filepath.Join(root, "probe"))
+	if err := os.WriteFile(filepath.Join(root, "probe"), b.probe, 0o755); err != nil {
+		b.tb.Fatal(err)
 	}
 	for name, text := range map[string]string{
 		"etc/passwd": "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
@@ -164,16 +169,6 @@ func (b *bench) container(id string, args ...string) Container {
 		}
 	}
 	return Container{ID: id, Rootfs: root, Args: append([]string{"/probe"}, args...), Hostname: id}
-}
-
-func (b *bench) copyProbe(to string) {
-	data, err := os.ReadFile(b.probe)
-	if err == nil {
-		err = os.WriteFile(to, data, 0o755)
-	}
-	if err != nil {
-		b.tb.Fatal(err)
-	}
 }
 
 func (b *bench) run(c Container) {
