@@ -102,13 +102,11 @@ user (~/.docker/config.json and credential helpers).` + exitStatus(),
 			if quiet {
 				a.global.progress = cli.ProgressQuiet
 			}
+			images := make([]api.ImagePullRequest, 0, len(args))
 			for _, ref := range args {
-				err := a.carry(client.PullImage(cmd.Context(), api.ImagePullRequest{Reference: ref, Platform: platform, Policy: policy}))
-				if err != nil {
-					return err
-				}
+				images = append(images, api.ImagePullRequest{Reference: ref, Platform: platform, Policy: policy})
 			}
-			return nil
+			return a.carry(pullTogether(cmd.Context(), client, images, false))
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")

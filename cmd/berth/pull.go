@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -49,16 +51,64 @@ func (a *app) pull(ctx context.Context, o pullOptions, services []string) error 
 	if o.quiet {
 		a.global.progress = "quiet"
 	}
-	for _, image := range imagesOf(result.Stack) {
-		image.Policy = o.policy
-		if err := a.carry(client.PullImage(ctx, image)); err != nil {
-			if !o.ignoreFailures || ctx.Err() != nil {
-				return err
-			}
-			printError(a.stderr, err)
-		}
+	images := imagesOf(result.Stack)
+	for i := range images {
+		images[i].Policy = o.policy
 	}
-	return nil
+	return a.carry(pullTogether(ctx, client, images, o.ignoreFailures))
+}
+
+// pullTogether pulls images at once and yields what is told of them as one
+// stream. The first failure ends it or, if failures are ignored, is a warning.
+func pullTogether(ctx context.Context, client *api.Client, images []api.ImagePullRequest, ignoreFailures bool) iter.Seq2[api.Progress, error] {
+	return func(yield func(api.Progress, error) bool) {
+		pulling, cancel := context.WithCancel(ctx)
+		defer cancel()
+		for news := range pullAll(pulling, client, images) {
+			if news.err != nil && ignoreFailures && ctx.Err() == nil {
+				news = pullNews{Progress: api.Progress{Warning: news.err.Error()}}
+			}
+			if !yield(news.Progress, news.err) || news.err != nil {
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			yield(api.Progress{}, context.Cause(ctx))
+			return
+		}
+		yield(api.Progress{Done: &api.Done{Outcome: api.OutcomeDone}}, nil)
+	}
+}
+
+// pullNews is a line of one of several pulls, or its failure.
+type pullNews struct {
+	api.Progress
+	err error
+}
+
+// pullAll starts the pulls. The channel is closed when all have ended, which
+// the end of ctx hastens; a pull that succeeds says nothing at its end.
+func pullAll(ctx context.Context, client *api.Client, images []api.ImagePullRequest) <-chan pullNews {
+	heard := make(chan pullNews)
+	var pulls sync.WaitGroup
+	for _, image := range images {
+		pulls.Go(func() {
+			for p, err := range client.PullImage(ctx, image) {
+				if p.Done != nil {
+					if err = outcome(*p.Done); err == nil {
+						return
+					}
+				}
+				select {
+				case heard <- pullNews{p, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	go func() { pulls.Wait(); close(heard) }()
+	return heard
 }
 
 // imagesOf are the images of a stack that a registry has: those that are not

@@ -13,7 +13,7 @@ func newRestart(a *app) *cobra.Command {
 		Use:   "restart [SERVICE...]",
 		Short: "Restart services as they are",
 		Long: `Stop and start the services of a stack. Changes of the Compose file are
-not applied: that is what up does.` + exitStatus(),
+not applied: that is what up does.` + exitStatus("3    not ready in time"),
 		ValidArgsFunction: a.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.act(cmd.Context(), api.ActionRequest{Action: api.ActionRestart, Services: args, Timeout: timeoutFlag(cmd, timeout), NoDeps: noDeps})
