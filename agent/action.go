@@ -102,7 +102,7 @@ func (a *Agent) changeAndFollow(ctx context.Context, stack string, services []st
 
 func (a *Agent) stop(ctx context.Context, stack string, services []string, timeout *time.Duration, report func(api.Progress)) (*api.Done, error) {
 	return a.changeAndFollow(ctx, stack, services, report, func(s *store.Stack) {
-		s.StopTimeout = timeout
+		s.StopTimeout, s.StopTimeoutAll = timeout, false
 		for _, name := range services {
 			s.Stopped[name] = true
 		}

@@ -146,9 +146,9 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, rev *store.R
 		s.Replicas = n
 		st.Services[name] = s
 	}
-	changing := func(name string) bool { return len(req.Services) == 0 || slices.Contains(req.Services, name) }
-	if rev != nil && len(req.Services) > 0 {
-		keepOthers(st, rev, req.Services)
+	changing := changer(req, rev)
+	if rev != nil {
+		keepOthers(st, rev, req.Services, changing)
 	}
 	var err error
 	if st.Configs, err = a.keepContents("config", st.Configs); err != nil {
@@ -170,23 +170,42 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, rev *store.R
 	return next, nil
 }
 
-// keepOthers puts back the services of the current revision that the request
-// does not change, and what they need.
-func keepOthers(st *spec.Stack, rev *store.Revision, services []string) {
-	for name, s := range rev.Stack.Services {
-		if !slices.Contains(services, name) {
-			st.Services[name] = s
+// changer says which services the request changes: those that it names, or
+// all; with NoRecreate only new ones.
+func changer(req *api.ApplyRequest, rev *store.Revision) func(string) bool {
+	return func(name string) bool {
+		if rev != nil && req.NoRecreate {
+			if _, is := rev.Stack.Services[name]; is {
+				return false
+			}
 		}
+		return len(req.Services) == 0 || slices.Contains(req.Services, name)
+	}
+}
+
+// keepOthers puts back the services of the current revision that the request
+// does not change, and what they need. Services that it names leave out those
+// of the file that neither run nor are asked for.
+func keepOthers(st *spec.Stack, rev *store.Revision, services []string, changing func(string) bool) {
+	kept := false
+	for name, s := range rev.Stack.Services {
+		_, inFile := st.Services[name]
+		if !changing(name) && (inFile || len(services) > 0) {
+			st.Services[name], kept = s, true
+		}
+	}
+	for name := range st.Services {
+		if _, was := rev.Stack.Services[name]; !was && !changing(name) {
+			delete(st.Services, name)
+		}
+	}
+	if !kept {
+		return
 	}
 	st.Networks = union(rev.Stack.Networks, st.Networks)
 	st.Volumes = union(rev.Stack.Volumes, st.Volumes)
 	st.Configs = union(rev.Stack.Configs, st.Configs)
 	st.Secrets = union(rev.Stack.Secrets, st.Secrets)
-	for name := range st.Services {
-		if _, was := rev.Stack.Services[name]; !was && !slices.Contains(services, name) {
-			delete(st.Services, name) // in the file, but neither running nor asked for
-		}
-	}
 }
 
 func union[V any](under, over map[string]V) map[string]V {
@@ -307,6 +326,7 @@ func nextStack(req *api.ApplyRequest, cur *store.Stack, next *store.Revision) st
 		}
 	}
 	out.Revision = next.Number
+	out.StopTimeout, out.StopTimeoutAll = req.StopTimeout, req.StopTimeout != nil
 	return out
 }
 
@@ -381,9 +401,16 @@ func (a *Agent) commitRevision(s *store.Stack, r *store.Revision) error {
 		}
 		c.putStack(*s)
 		c.putRevision(s.Name, *r)
+		if r.Number > keptRevisions {
+			c.dropRevision(s.Name, r.Number-keptRevisions)
+		}
 		return nil
 	})
 }
+
+// keptRevisions is how many revisions of a stack are kept, the newest
+// included (DESIGN.md, Rollout).
+const keptRevisions = 5
 
 func usedNetwork(st *spec.Stack, key string) bool {
 	for _, s := range st.Services {

@@ -180,7 +180,7 @@ func grace(st *store.Stack, s *spec.Service) time.Duration {
 	switch {
 	case st.Removing != nil && st.Removing.Timeout != nil:
 		return *st.Removing.Timeout
-	case st.StopTimeout != nil && st.Stopped[s.Name]:
+	case st.StopTimeout != nil && (st.StopTimeoutAll || st.Stopped[s.Name]):
 		return *st.StopTimeout
 	case s.StopGracePeriod != nil:
 		return *s.StopGracePeriod

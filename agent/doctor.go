@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/api"
+	"berth/overlaynet"
+	"berth/runtime"
 )
 
 // Doctor looks at what Berth needs from the machine. It needs no running
@@ -23,8 +25,10 @@ func Doctor(ctx context.Context, cfg Config) []api.Finding {
 	d.privileges()
 	d.kernel()
 	d.cgroups()
-	d.disk()
+	d.runtimes(ctx)
+	d.network(ctx)
 	d.dns()
+	d.disk()
 	return d.findings
 }
 
@@ -94,6 +98,76 @@ func (d *doctor) cgroups() {
 		return
 	}
 	d.add("cgroup", api.FindingWarning, "boot with systemd.unified_cgroup_hierarchy=1", "cgroup v1")
+}
+
+// runtimes runs a container with each OCI runtime, in folders of its own so
+// that an agent that runs is not in its way.
+func (d *doctor) runtimes(ctx context.Context) {
+	dir, err := os.MkdirTemp("", "berth-doctor-")
+	if err != nil {
+		d.add("runtime", api.FindingBroken, "", "%v", err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	r := runtime.Probe(ctx, runtime.Config{
+		Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "run"), CgroupParent: d.cfg.CgroupParent + "-doctor",
+		Runtime: d.cfg.Runtime, Conmon: d.cfg.Conmon, Init: d.cfg.Executable,
+	})
+	if r.Chosen == "" {
+		d.add("runtime", api.FindingBroken, "apt-get install crun (or runc)", "no OCI runtime works here")
+	}
+	for _, o := range r.Runtimes {
+		switch {
+		case o.Works && o.Path == r.Chosen:
+			d.program(o.ProgramReport, "used")
+		case o.Works:
+			d.program(o.ProgramReport, "works, not used")
+		case o.Path == "":
+			d.add(o.Name, api.FindingOK, "", "not installed")
+		default:
+			d.add(o.Name, api.FindingWarning, "", "%s %s does not work here: %s", o.Path, o.Version, o.Error)
+		}
+	}
+	if r.Conmon.Path == "" {
+		d.add("conmon", api.FindingBroken, "apt-get install conmon", "not installed")
+		return
+	}
+	d.program(r.Conmon, "used")
+}
+
+func (d *doctor) program(p runtime.ProgramReport, use string) {
+	d.add(p.Name, api.FindingOK, "", "%s %s, %s", p.Path, p.Version, use)
+	for _, w := range p.Warnings {
+		what, hint, _ := strings.Cut(w, "; ")
+		d.add(p.Name, api.FindingWarning, hint, "%s", what)
+	}
+}
+
+// network looks for what the host's firewall and settings do to ours.
+func (d *doctor) network(ctx context.Context) {
+	dir, err := os.MkdirTemp("", "berth-doctor-")
+	if err != nil {
+		d.add("network", api.FindingBroken, "", "%v", err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	m, err := overlaynet.Open(overlaynet.Config{Root: dir, Run: dir, Prefix: d.cfg.Prefix, Pools: d.cfg.Pools})
+	if err != nil {
+		d.add("network", api.FindingBroken, "", "%v", err)
+		return
+	}
+	defer m.Close()
+	r := m.Inspect(ctx)
+	if r.NftVersion != "" {
+		d.add("nftables", api.FindingOK, "", "nft %s", r.NftVersion)
+	}
+	for _, f := range r.Findings {
+		status := api.FindingWarning
+		if f.Severity == overlaynet.Broken {
+			status = api.FindingBroken
+		}
+		d.add("network", status, f.Remedy, "%s", f.Message)
+	}
 }
 
 // leastSpace is the free space below which deploys are likely to fail.

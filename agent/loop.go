@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -224,13 +225,13 @@ func (l *loop) release(stack string, act reconciler.Action) {
 	l.mu.Unlock()
 }
 
-// trouble gives the error that a service's or network's action meets, if any.
+// trouble gives the error that an action on one of the targets meets, if any.
 func (l *loop) trouble(stack string, targets ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, target := range targets {
-		for k, f := range l.failures {
-			if len(k) > len(stack)+1+len(target) && k[:len(stack)+1+len(target)] == stack+" "+target {
+		for key, f := range l.failures {
+			if strings.HasPrefix(key, stack+" "+target+" ") {
 				return f.err
 			}
 		}

@@ -49,13 +49,12 @@ func changes(r api.PlanResource) bool { return r.Verb != api.PlanUnchanged }
 func (a *Agent) preview(req *api.ApplyRequest, rev *store.Revision) (next *store.Revision, missing []string, err error) {
 	offline := *req
 	offline.Stack.Configs, offline.Stack.Secrets = a.digests(req.Stack.Configs), a.digests(req.Stack.Secrets)
+	changing := changer(req, rev)
 	next = &store.Revision{Number: 1, Stack: offline.Stack, Digests: map[string]string{}}
 	if rev != nil {
 		next.Number = rev.Number + 1
-		if len(req.Services) > 0 {
-			next.Stack.Services = union(nil, req.Stack.Services)
-			keepOthers(&next.Stack, rev, req.Services)
-		}
+		next.Stack.Services = union(nil, req.Stack.Services)
+		keepOthers(&next.Stack, rev, req.Services, changing)
 	}
 	for name, n := range req.Scale {
 		s, ok := next.Stack.Services[name]
@@ -67,7 +66,7 @@ func (a *Agent) preview(req *api.ApplyRequest, rev *store.Revision) (next *store
 		next.Stack.Services[name] = s
 	}
 	for name, s := range next.Stack.Services {
-		if rev != nil && len(req.Services) > 0 && !slices.Contains(req.Services, name) && rev.Digests[name] != "" {
+		if rev != nil && !changing(name) && rev.Digests[name] != "" {
 			next.Digests[name] = rev.Digests[name]
 			continue
 		}

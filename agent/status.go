@@ -26,10 +26,18 @@ func (a *Agent) serviceStatus(st reconciler.Status, r *store.Revision) api.Servi
 		out.Position = position(&r.Stack, "services."+st.Service)
 	}
 	// What the planner wants but the agent can't do says more than "starting".
-	for slot := 1; slot <= st.Replicas && st.Phase == reconciler.PhaseStarting; slot++ {
-		if err := a.loop.trouble(r.Stack.Name, fmt.Sprintf("%s/%d ", st.Service, slot)); err != nil {
-			out.Phase, out.Reason = api.PhaseFailing, err.Error()
-		}
+	if st.Phase != reconciler.PhaseStarting {
+		return out
+	}
+	var targets []string
+	for _, at := range r.Stack.Services[st.Service].Networks {
+		targets = append(targets, r.Stack.Networks[at.Network].Name)
+	}
+	for slot := 1; slot <= st.Replicas; slot++ {
+		targets = append(targets, fmt.Sprintf("%s/%d", st.Service, slot))
+	}
+	if err := a.loop.trouble(r.Stack.Name, targets...); err != nil {
+		out.Phase, out.Reason = api.PhaseFailing, err.Error()
 	}
 	return out
 }

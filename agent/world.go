@@ -75,8 +75,12 @@ type change struct {
 	tasks     map[string]*store.Task
 	networks  map[string]*store.Network
 	vips      map[string]*store.VIP
+	old       []string // keys of revisions to delete
 }
 
+func (c *change) dropRevision(stack string, n uint64) {
+	c.old = append(c.old, store.RevisionKey(stack, n))
+}
 func (c *change) putStack(s store.Stack)                 { c.stacks[s.Name] = &s }
 func (c *change) putRevision(n string, r store.Revision) { c.revisions[n] = &r }
 func (c *change) putTask(t store.Task)                   { c.tasks[t.ID] = &t }
@@ -151,6 +155,11 @@ func (c *change) write(tx store.Tx) error {
 			continue
 		}
 		if err := store.Put(tx, store.Revisions, store.RevisionKey(name, r.Number), r); err != nil {
+			return err
+		}
+	}
+	for _, key := range c.old {
+		if err := tx.Delete(store.Revisions, key); err != nil {
 			return err
 		}
 	}

@@ -22,8 +22,10 @@ type Stack struct {
 	// Renewals count the times that a service asked for fresh anonymous
 	// volumes.
 	Renewals map[string]int `json:"renewals,omitempty"`
-	// StopTimeout replaces the grace of the newest stop, if it gave one.
-	StopTimeout *time.Duration `json:"stop_timeout,omitempty"`
+	// StopTimeout replaces the grace of stopped services, if the newest stop
+	// gave one; of all services with StopTimeoutAll, if the newest apply did.
+	StopTimeout    *time.Duration `json:"stop_timeout,omitempty"`
+	StopTimeoutAll bool           `json:"stop_timeout_all,omitempty"`
 	// Ports are host ports taken for a service's ranges and unfixed ports, by
 	// "service/index".
 	Ports map[string]uint16 `json:"ports,omitempty"`
