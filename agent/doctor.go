@@ -93,12 +93,15 @@ func (d *doctor) cgroups() {
 		d.add("cgroup", api.FindingOK, "", "cgroup v2 with %s", strings.Join(have, ", "))
 		return
 	}
-	if _, err := os.Stat("/sys/fs/cgroup/unified"); err == nil {
-		d.add("cgroup", api.FindingWarning, "boot with systemd.unified_cgroup_hierarchy=1", "hybrid cgroups v1: crun refuses them, runc is used")
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	if strings.Contains(string(mounts), " cgroup2 ") {
+		d.add("cgroup", api.FindingWarning, unifiedHint, "hybrid cgroups v1: crun may refuse them, runc does not")
 		return
 	}
-	d.add("cgroup", api.FindingWarning, "boot with systemd.unified_cgroup_hierarchy=1", "cgroup v1")
+	d.add("cgroup", api.FindingWarning, unifiedHint, "cgroup v1")
 }
+
+const unifiedHint = "boot with systemd.unified_cgroup_hierarchy=1"
 
 // runtimes runs a container with each OCI runtime, in folders of its own so
 // that an agent that runs is not in its way.
