@@ -285,3 +285,28 @@ func TestParseStat_HostileName(t *testing.T) {
 		}
 	}
 }
+
+// In the agent's own cgroup conmon would die with the agent's systemd unit.
+func TestConmon_LivesInACgroupOfItsOwn(t *testing.T) {
+	b := newBench(t, "")
+	if b.cg.v2 || b.cg.mounts["systemd"] == "" {
+		t.Skip("SKIPPED: needs the name=systemd hierarchy of cgroup v1")
+	}
+	path := b.cfg.CgroupParent + "-conmon"
+	dir := b.cg.dir("systemd", path)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.nest = conmonCgroup{v1: filepath.Join(dir, "cgroup.procs")}
+	b.run(b.container("a1", "sleep"))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", b.find("a1").rec.Conmon.Pid))
+	if err != nil || !strings.Contains(string(text), "name=systemd:"+path+"\n") {
+		t.Errorf("conmon is in %s, %v", text, err)
+	}
+	if err := b.Delete(t.Context(), "a1"); err != nil {
+		t.Error(err)
+	}
+	if err := removeCgroup(dir); err != nil {
+		t.Error(err)
+	}
+}
