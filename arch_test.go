@@ -28,7 +28,10 @@ func TestArch_Packages_ImportOnlyWhatTheyMay(t *testing.T) {
 		"overlaynet": nil,
 		"images":     nil,
 		"secrets":    nil,
+		"dataplane":  nil,
+		"store":      {"berth/spec"},
 		"api":        {"berth/spec", "berth/images"},
+		"cli":        {"berth/spec", "berth/images", "berth/api"},
 	} {
 		t.Run(pkg, func(t *testing.T) {
 			own := "berth/" + pkg
