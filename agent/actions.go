@@ -47,21 +47,23 @@ func (a *Agent) do(ctx context.Context, plan *reconciler.Plan, act reconciler.Ac
 
 // publish puts t into the VIP map and DNS and returns when both are in force.
 func (a *Agent) publish(ctx context.Context, t *store.Task) error {
-	a.w.note(t.ID, func(t *store.Task) { t.Published, t.Withdrawn = true, time.Time{} })
+	a.w.note(t.ID, func(t *store.Task) { t.Rotation, t.Withdrawn = t.Live(), time.Time{} })
 	if err := a.traffic.sync(ctx); err != nil {
 		return fmt.Errorf("publish %s: %w", t.Name(), err)
 	}
+	// It may have exited meanwhile.
+	a.w.note(t.ID, func(t *store.Task) { t.Published = t.Rotation })
 	a.events.task(t, "publish", "")
 	return nil
 }
 
 // withdraw takes t out of both; established connections go on.
 func (a *Agent) withdraw(ctx context.Context, t *store.Task) error {
-	a.w.note(t.ID, func(t *store.Task) { t.Published = false })
+	a.w.note(t.ID, func(t *store.Task) { t.Rotation = false })
 	if err := a.traffic.sync(ctx); err != nil {
 		return fmt.Errorf("withdraw %s: %w", t.Name(), err)
 	}
-	a.w.note(t.ID, func(t *store.Task) { t.Withdrawn = time.Now() })
+	a.w.note(t.ID, func(t *store.Task) { t.Published, t.Withdrawn = false, time.Now() })
 	a.events.task(t, "withdraw", "")
 	return nil
 }
@@ -139,7 +141,7 @@ func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
 	var drop []string
 	err := a.w.commit(func(c *change) error {
 		next := *c.w.tasks[t.ID]
-		next.State, next.Endpoints, next.Published = store.StateRemoved, nil, false
+		next.State, next.Endpoints, next.Rotation, next.Published = store.StateRemoved, nil, false, false
 		c.putTask(next)
 		var kept []*store.Task
 		for _, o := range c.w.tasks {

@@ -67,7 +67,7 @@ func (n *namespace) service(r *store.Revision, s *spec.Service, vip *store.VIP) 
 	}
 }
 
-// task gives a running task its own names, a published one a place in
+// task gives a running task its own names, one in rotation a place in
 // tasks.SERVICE, and, without a VIP, in its service's name and aliases.
 func (n *namespace) task(t *store.Task, e store.Endpoint, hasVIP bool) {
 	n.add(t.Name(), ttlTask, e.IPv4, e.IPv6)
@@ -77,7 +77,7 @@ func (n *namespace) task(t *store.Task, e store.Endpoint, hasVIP bool) {
 			n.ptr[addr] = t.Name() + "." + n.rec.Name
 		}
 	}
-	if !t.Published {
+	if !t.Rotation {
 		return
 	}
 	n.add("tasks."+t.Service, ttlTask, e.IPv4, e.IPv6)

@@ -80,7 +80,7 @@ func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, the
 
 func (a *Agent) lose(t *store.Task, reason string) {
 	a.w.note(t.ID, func(t *store.Task) {
-		t.State, t.ExitCode, t.Lost, t.Published = store.StateExited, -1, true, false
+		t.State, t.ExitCode, t.Lost, t.Rotation, t.Published = store.StateExited, -1, true, false, false
 		t.Finished, t.Reason = time.Now(), reason
 	})
 }

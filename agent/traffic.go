@@ -163,11 +163,11 @@ func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
 	return r, snap
 }
 
-// backends are the published tasks of a service on one network.
+// backends are the tasks in rotation of a service on one network.
 func backends(v view, stack, service, network string) []overlaynet.Backend {
 	var out []overlaynet.Backend
 	for _, t := range v.tasks {
-		if t.Stack != stack || t.Service != service || !t.Published || !t.Live() {
+		if t.Stack != stack || t.Service != service || !t.Rotation || !t.Live() {
 			continue
 		}
 		for _, e := range t.Endpoints {

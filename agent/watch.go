@@ -41,7 +41,7 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 	lost := err != nil && t.StopAt.IsZero()
 	next := a.w.note(st.ID, func(t *store.Task) {
 		t.State, t.ExitCode, t.OOM, t.Lost = store.StateExited, st.ExitCode, st.OOMKilled, lost
-		t.Finished, t.Published = st.FinishedAt, false
+		t.Finished, t.Rotation, t.Published = st.FinishedAt, false, false
 		if t.Finished.IsZero() {
 			t.Finished = time.Now()
 		}
@@ -59,7 +59,7 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 		a.events.task(next, "oom", "")
 	}
 	a.events.task(next, "die", exitText(next))
-	if t.Published {
+	if t.Rotation {
 		go func() {
 			if err := a.traffic.sync(ctx); err != nil && ctx.Err() == nil {
 				a.log.Error("take an exited task out of the traffic", "task", t.Name(), "err", err)

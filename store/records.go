@@ -87,6 +87,9 @@ type Task struct {
 	Restarts int       `json:"restarts,omitempty"`
 
 	Health    string    `json:"health,omitempty"` // starting, healthy, unhealthy
+	// Rotation: it shall take traffic. Published: the VIP map and DNS say so,
+	// confirmed.
+	Rotation  bool      `json:"rotation,omitempty"`
 	Published bool      `json:"published,omitempty"`
 	Withdrawn time.Time `json:"withdrawn,omitzero"`
 	StopAt    time.Time `json:"stop_at,omitzero"`
