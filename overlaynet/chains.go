@@ -16,6 +16,10 @@ type chain struct {
 // another table's drop still holds. All policies are accept, so that traffic
 // that is not ours is never judged here.
 //
+// BRIDGES stands for the names of our bridges, as a pattern and not a set: when
+// the table is replaced, a packet that is inside the old one finds its sets
+// empty all at once, and must not be taken for somebody else's.
+//
 // Order on the way of a packet to a published port: prerouting (DNAT, marks
 // the connection), guard (marks the packet), ip rules, forward, postrouting.
 var baseChains = []chain{
@@ -50,20 +54,17 @@ var baseChains = []chain{
 		"# After DNAT, before routing: what the ip rules may let through.",
 		"type filter hook prerouting priority -95; policy accept;",
 		"# The reverse path check asks for the way back with the same mark (src_valid_mark).",
-		"iifname @bridges meta mark set meta mark | " + markText,
-		"ip daddr @subnets4 jump pass",
-		"ip6 daddr @subnets6 jump pass",
+		"iifname BRIDGES meta mark set meta mark | " + markText,
+		"ct mark & " + markText + " == " + markText + " meta mark set meta mark | " + markText,
+		"ip daddr @subnets4 ct state established,related meta mark set meta mark | " + markText,
+		"ip6 daddr @subnets6 ct state established,related meta mark set meta mark | " + markText,
 		"ct state established,related return",
 		"iifname vmap @sources",
 	}},
-	{"pass", []string{
-		"ct state established,related meta mark set meta mark | " + markText,
-		"ct mark & " + markText + " == " + markText + " meta mark set meta mark | " + markText,
-	}},
 	{"forward", []string{
 		"type filter hook forward priority filter; policy accept;",
-		"iifname @bridges goto ours",
-		"oifname @bridges goto ours",
+		"iifname BRIDGES goto ours",
+		"oifname BRIDGES goto ours",
 		"goto closed",
 	}},
 	{"ours", []string{
@@ -76,8 +77,8 @@ var baseChains = []chain{
 		"iifname . oifname @same accept",
 		"iifname @internal reject with icmpx admin-prohibited",
 		"ct mark & " + markText + " == " + markText + " accept",
-		"iifname @bridges oifname @bridges reject with icmpx admin-prohibited",
-		"oifname @bridges drop",
+		"iifname BRIDGES oifname BRIDGES reject with icmpx admin-prohibited",
+		"oifname BRIDGES drop",
 	}},
 	{"input", []string{
 		"type filter hook input priority filter; policy accept;",
@@ -86,10 +87,10 @@ var baseChains = []chain{
 		"ip6 daddr . meta l4proto . th dport @nohostports6 goto refuse",
 		"meta nfproto ipv4 meta l4proto . th dport @noports4 goto notdns",
 		"meta nfproto ipv6 meta l4proto . th dport @noports6 goto notdns",
-		"iifname @bridges goto host",
+		"iifname BRIDGES goto host",
 	}},
 	{"notdns", []string{
-		"iifname @bridges th dport 53 goto host",
+		"iifname BRIDGES th dport 53 goto host",
 		"goto refuse",
 	}},
 	{"host", []string{
@@ -107,8 +108,8 @@ var baseChains = []chain{
 	{"outfilter", []string{
 		"type filter hook output priority filter; policy accept;",
 		"# The gateway is the way to a neighbour on the same bridge; do not advise otherwise.",
-		"oifname @bridges icmp type redirect drop",
-		"oifname @bridges icmpv6 type nd-redirect drop",
+		"oifname BRIDGES icmp type redirect drop",
+		"oifname BRIDGES icmpv6 type nd-redirect drop",
 		"oifname . ip daddr @novips4 goto refuse",
 		"oifname . ip6 daddr @novips6 goto refuse",
 	}},
@@ -121,8 +122,8 @@ var baseChains = []chain{
 		"# A task that reaches itself through its VIP or published port.",
 		"ip saddr . ip daddr @hairpin4 masquerade",
 		"ip6 saddr . ip6 daddr @hairpin6 masquerade",
-		"oifname @bridges ip saddr 127.0.0.0/8 masquerade",
-		"oifname @bridges return",
+		"oifname BRIDGES ip saddr 127.0.0.0/8 masquerade",
+		"oifname BRIDGES return",
 		"ip saddr @egress4 masquerade",
 		"ip6 saddr @egress6 masquerade",
 	}},
@@ -170,7 +171,6 @@ func (t *table) renderClosed(c closed) {
 
 func (t *table) renderSets() {
 	w := &t.out
-	writeSet(w, "set", "bridges", "type ifname", t.bridges)
 	writeSet(w, "set", "internal", "type ifname", t.internal)
 	writeSet(w, "set", "same", "type ifname . ifname", t.same)
 	writeSet(w, "map", "sources", "type ifname : verdict", t.sources)

@@ -35,7 +35,11 @@ func render(prefix string, r Rules, c closed) string {
 	w.WriteString(t.chains.String())
 	t.renderSources(r)
 	for _, chain := range baseChains {
-		writeChain(w, chain.name, chain.statements...)
+		var statements []string
+		for _, s := range chain.statements {
+			statements = append(statements, strings.ReplaceAll(s, "BRIDGES", quoted(prefix+"-*")))
+		}
+		writeChain(w, chain.name, statements...)
 	}
 	t.renderClosed(c)
 	w.WriteString("}\n")
@@ -48,8 +52,7 @@ type table struct {
 	out    strings.Builder
 	chains strings.Builder
 
-	bridges, internal, same []string
-	sources                 []string
+	internal, same, sources []string
 	v4, v6                  familySets
 }
 
@@ -85,7 +88,6 @@ func sorted[T any](list []T, key func(T) string) []T {
 
 func (t *table) addNetwork(n Network) {
 	bridge := quoted(bridgeName(t.prefix, n.ID))
-	t.bridges = append(t.bridges, bridge)
 	t.same = append(t.same, bridge+" . "+bridge)
 	t.sources = append(t.sources, bridge+" : goto "+ruleName("from", n.ID))
 	if n.Internal {

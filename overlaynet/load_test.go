@@ -1,0 +1,49 @@
+package overlaynet
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// Rules are replaced while clients connect: at every moment one of two
+// backends is in force, so no connection may fail.
+func TestSync_UnderLoad_NoConnectionFails(t *testing.T) {
+	b := newBed(t)
+	backends := []Backend{{"self", addr("10.210.0.2"), addr("fd00:a::2")}, {"same", addr("10.210.0.3"), addr("fd00:a::3")}}
+	var done atomic.Bool
+	finished := make(chan map[string]int, 2)
+	for _, to := range []string{hostLAN4 + ":8080", "[" + hostLAN6 + "]:8080"} {
+		go func() {
+			answers := map[string]int{}
+			for !done.Load() {
+				got, err := ask(t, b.paths["lan"], "tcp", to)
+				name, _, _ := strings.Cut(got, " ")
+				if err != nil {
+					name = err.Error()
+				}
+				answers[name]++
+			}
+			finished <- answers
+		}()
+	}
+	for i := range 40 {
+		for p := range b.rules.Ports[:1] {
+			b.rules.Ports[p].Backends = backends[i%2 : i%2+1]
+		}
+		b.sync(t)
+	}
+	done.Store(true)
+	for range 2 {
+		answers := <-finished
+		for name, n := range answers {
+			if name != "self" && name != "same" {
+				t.Errorf("%d connections: %s", n, name)
+			}
+		}
+		if answers["self"] == 0 || answers["same"] == 0 {
+			t.Errorf("not both backends answered: %v", answers)
+		}
+		t.Log(answers)
+	}
+}
