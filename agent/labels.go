@@ -16,7 +16,7 @@ func labels(t *store.Task) map[string]string {
 		"com.docker.compose.project":          t.Stack,
 		"com.docker.compose.service":          t.Service,
 		"com.docker.compose.container-number": strconv.Itoa(t.Slot),
-		"com.docker.compose.config-hash":      t.Hash,
+		"com.docker.compose.config-hash":      t.Key,
 		"com.docker.compose.image":            t.Digest,
 		"com.docker.compose.oneoff":           "False",
 		"sh.berth.task":                       t.ID,

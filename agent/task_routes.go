@@ -131,14 +131,16 @@ func (w *channelWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// input reads the client's messages: stdin into a pipe, the rest to its
-// channels. It ends with the connection and then cancels the session.
+// input is what the client sends: stdin as a pipe, the rest as channels.
 type input struct {
 	stdin  *io.PipeReader
 	resize chan runtime.WindowSize
 	signal chan string
 }
 
+// readInput reads the client's messages until the connection ends, and then
+// cancels the session. ctx must outlive the session's last answer: a cancelled
+// read closes the connection.
 func readInput(ctx context.Context, cancel context.CancelFunc, c *websocket.Conn) *input {
 	r, w := io.Pipe()
 	in := &input{stdin: r, resize: make(chan runtime.WindowSize, 4), signal: make(chan string, 4)}
@@ -212,10 +214,17 @@ func (a *Agent) serveExec(ctx context.Context, c *websocket.Conn, t *store.Task)
 		}()
 		return 0, nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	in := readInput(ctx, cancel, c)
 	defer in.stdin.Close()
+	go func() { // without a terminal, Ctrl-C comes as a signal and ends it
+		select {
+		case <-in.signal:
+			cancel()
+		case <-running.Done():
+		}
+	}()
 	if req.Stdin {
 		e.Stdin = in.stdin
 	}
@@ -227,11 +236,11 @@ func (a *Agent) serveExec(ctx context.Context, c *websocket.Conn, t *store.Task)
 			in.resize <- runtime.WindowSize{Rows: req.Rows, Cols: req.Cols}
 		}
 	}
-	return a.containers.Exec(ctx, t.ID, e)
+	return a.containers.Exec(running, t.ID, e)
 }
 
 func (a *Agent) serveAttach(ctx context.Context, c *websocket.Conn, t *store.Task) (int, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	attached, cancel := context.WithCancel(ctx)
 	defer cancel()
 	in := readInput(ctx, cancel, c)
 	defer in.stdin.Close()
@@ -240,9 +249,9 @@ func (a *Agent) serveAttach(ctx context.Context, c *websocket.Conn, t *store.Tas
 			select {
 			case s := <-in.signal:
 				if sig, err := runtime.ParseSignal(s); err == nil {
-					_ = a.signal(ctx, t, sig) // its effect is seen, or not
+					_ = a.signal(attached, t, sig) // its effect is seen, or not
 				}
-			case <-ctx.Done():
+			case <-attached.Done():
 				return
 			}
 		}
@@ -251,7 +260,7 @@ func (a *Agent) serveAttach(ctx context.Context, c *websocket.Conn, t *store.Tas
 	if t.Spec.StdinOpen {
 		stdin = in.stdin
 	}
-	err := a.containers.Attach(ctx, t.ID, stdin,
+	err := a.containers.Attach(attached, t.ID, stdin,
 		&channelWriter{ctx, c, api.ChannelStdout}, &channelWriter{ctx, c, api.ChannelStderr}, in.resize)
 	if err != nil {
 		return 0, err

@@ -63,7 +63,6 @@ type Task struct {
 	Attempt  int    `json:"attempt"`
 	Revision uint64 `json:"revision"`
 	Key      string `json:"key"`      // what a current task's must equal
-	Hash     string `json:"hash"`     // of the service: spec.Hash
 	InPlace  string `json:"in_place"` // of the in-place fields in force
 	Image    string `json:"image"`
 	Digest   string `json:"digest"`
@@ -86,7 +85,7 @@ type Task struct {
 	Failures int       `json:"failures,omitempty"`
 	Restarts int       `json:"restarts,omitempty"`
 
-	Health    string    `json:"health,omitempty"` // starting, healthy, unhealthy
+	Health string `json:"health,omitempty"` // starting, healthy, unhealthy
 	// Rotation: it shall take traffic. Published: the VIP map and DNS say so,
 	// confirmed.
 	Rotation  bool      `json:"rotation,omitempty"`
