@@ -74,7 +74,7 @@ var baseChains = []chain{
 		"ct state invalid drop",
 		"oifname . ip daddr @novips4 goto refuse",
 		"oifname . ip6 daddr @novips6 goto refuse",
-		"iifname . oifname @same accept",
+		"jump same",
 		"iifname @internal reject with icmpx admin-prohibited",
 		"ct mark & " + markText + " == " + markText + " accept",
 		"iifname BRIDGES oifname BRIDGES reject with icmpx admin-prohibited",
@@ -172,7 +172,6 @@ func (t *table) renderClosed(c closed) {
 func (t *table) renderSets() {
 	w := &t.out
 	writeSet(w, "set", "internal", "type ifname", t.internal)
-	writeSet(w, "set", "same", "type ifname . ifname", t.same)
 	writeSet(w, "map", "sources", "type ifname : verdict", t.sources)
 	for _, f := range []struct {
 		n, addr, field string

@@ -12,12 +12,14 @@ func TestSync_UnderLoad_NoConnectionFails(t *testing.T) {
 	b := newBed(t)
 	backends := []Backend{{"self", addr("10.210.0.2"), addr("fd00:a::2")}, {"same", addr("10.210.0.3"), addr("fd00:a::3")}}
 	var done atomic.Bool
-	finished := make(chan map[string]int, 2)
-	for _, to := range []string{hostLAN4 + ":8080", "[" + hostLAN6 + "]:8080"} {
+	finished := make(chan map[string]int, 3)
+	for to, from := range map[string]string{
+		hostLAN4 + ":8080": "lan", "[" + hostLAN6 + "]:8080": "lan", "10.210.0.100:80": "same",
+	} {
 		go func() {
 			answers := map[string]int{}
 			for !done.Load() {
-				got, err := ask(t, b.paths["lan"], "tcp", to)
+				got, err := ask(t, b.paths[from], "tcp", to)
 				name, _, _ := strings.Cut(got, " ")
 				if err != nil {
 					name = err.Error()
@@ -31,10 +33,11 @@ func TestSync_UnderLoad_NoConnectionFails(t *testing.T) {
 		for p := range b.rules.Ports[:1] {
 			b.rules.Ports[p].Backends = backends[i%2 : i%2+1]
 		}
+		b.rules.Services[0].Backends = b.rules.Ports[0].Backends
 		b.sync(t)
 	}
 	done.Store(true)
-	for range 2 {
+	for range 3 {
 		answers := <-finished
 		for name, n := range answers {
 			if name != "self" && name != "same" {

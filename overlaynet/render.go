@@ -34,6 +34,7 @@ func render(prefix string, r Rules, c closed) string {
 	t.renderSets()
 	w.WriteString(t.chains.String())
 	t.renderSources(r)
+	writeChain(w, "same", t.same...)
 	for _, chain := range baseChains {
 		var statements []string
 		for _, s := range chain.statements {
@@ -88,7 +89,7 @@ func sorted[T any](list []T, key func(T) string) []T {
 
 func (t *table) addNetwork(n Network) {
 	bridge := quoted(bridgeName(t.prefix, n.ID))
-	t.same = append(t.same, bridge+" . "+bridge)
+	t.same = append(t.same, "iifname "+bridge+" oifname "+bridge+" accept")
 	t.sources = append(t.sources, bridge+" : goto "+ruleName("from", n.ID))
 	if n.Internal {
 		t.internal = append(t.internal, bridge)

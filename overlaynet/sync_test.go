@@ -167,13 +167,13 @@ func TestSync_NftFails_OldRulesStayAndNextSyncTriesAgain(t *testing.T) {
 		t.Fatal("no error without nft")
 	}
 	t.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-	if out := command(t, "nft", "list", "set", "inet", "bt", "same"); !strings.Contains(out, m.Bridge(net4.ID)) {
+	if out := command(t, "nft", "list", "chain", "inet", "bt", "same"); !strings.Contains(out, m.Bridge(net4.ID)) {
 		t.Errorf("old rules are gone:\n%s", out)
 	}
 	if err := m.Sync(t.Context(), next); err != nil {
 		t.Fatal(err)
 	}
-	if out := command(t, "nft", "list", "set", "inet", "bt", "same"); !strings.Contains(out, m.Bridge(netA.ID)) {
+	if out := command(t, "nft", "list", "chain", "inet", "bt", "same"); !strings.Contains(out, m.Bridge(netA.ID)) {
 		t.Errorf("new rules are not there:\n%s", out)
 	}
 }
