@@ -72,7 +72,8 @@ func (a *app) startAgent(ctx context.Context) error {
 	return nil
 }
 
-// options are what the global flags say about the Compose files.
+// options are what the global flags say about the Compose files, for commands
+// that only look at them; load is for those that need the contents too.
 func (a *app) options() (spec.Options, error) {
 	o := spec.Options{
 		ProjectDir:  a.global.projectDir,
@@ -80,6 +81,7 @@ func (a *app) options() (spec.Options, error) {
 		Files:       a.global.files,
 		Profiles:    a.global.profiles,
 		EnvFiles:    a.global.envFiles,
+		Inspect:     true,
 	}
 	for _, file := range o.Files {
 		if file == "-" && o.Stdin == nil {
@@ -101,7 +103,7 @@ func (a *app) load(ctx context.Context, services []string, noDeps bool) (*spec.R
 	if err != nil {
 		return nil, err
 	}
-	o.Services, o.NoDeps = services, noDeps
+	o.Services, o.NoDeps, o.Inspect = services, noDeps, false
 	result, err := spec.Load(ctx, o)
 	if err != nil {
 		return nil, err

@@ -23,12 +23,12 @@ func newLint(a *app) *cobra.Command {
 does not honour, each with its place. No agent is needed.
 
 With --format json it prints {"errors":[…],"warnings":[…],"ignored":[…]}.` + exitStatus(
-			"1    the file has errors; with --strict also warnings or ignored",
-			"     attributes"),
+			"1    the file has errors; with --strict also attributes that are",
+			"     not honoured"),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.lint(cmd.Context(), o) },
 	}
-	cmd.Flags().BoolVar(&o.strict, "strict", false, "take warnings and ignored attributes for errors")
+	cmd.Flags().BoolVar(&o.strict, "strict", false, "take attributes that are not honoured for errors")
 	cmd.Flags().StringVar(&o.format, "format", formatText, "`FORMAT`: text or json")
 	return cmd
 }
@@ -46,6 +46,9 @@ func (a *app) lint(ctx context.Context, o lintOptions) error {
 		return err
 	}
 	found := result.Diagnostics
+	if o.strict {
+		found = found.Strict()
+	}
 	if o.format == formatJSON {
 		text, err := found.JSON()
 		if err != nil {
@@ -63,7 +66,7 @@ func (a *app) lint(ctx context.Context, o lintOptions) error {
 			fmt.Fprintln(screen, "no findings")
 		}
 	}
-	if found.Errors() || o.strict && len(found) > 0 {
+	if found.Errors() {
 		return exit{code: exitError}
 	}
 	return nil
