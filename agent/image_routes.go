@@ -22,7 +22,8 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 	huma.Register(h, op(http.MethodGet, "/v1/images/inspect", "Show an image"),
 		func(_ context.Context, in *struct {
 			Ref string `query:"ref"`
-		}) (*reply[images.Image], error) {
+		},
+		) (*reply[images.Image], error) {
 			img, err := a.images.Resolve(in.Ref)
 			return &reply[images.Image]{img}, fail(err)
 		})
@@ -36,7 +37,8 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 		func(_ context.Context, in *struct {
 			Ref   string `query:"ref"`
 			Force bool   `query:"force"`
-		}) (*reply[api.ImageRemoved], error) {
+		},
+		) (*reply[api.ImageRemoved], error) {
 			pinned, err := a.pinned()
 			if err != nil {
 				return nil, fail(err)
@@ -47,7 +49,8 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 	huma.Register(h, op(http.MethodPost, "/v1/images/prune", "Remove unused images"),
 		func(_ context.Context, in *struct {
 			All bool `query:"all"`
-		}) (*reply[api.ImageRemoved], error) {
+		},
+		) (*reply[api.ImageRemoved], error) {
 			pinned, err := a.pinned()
 			if err != nil {
 				return nil, fail(err)

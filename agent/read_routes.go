@@ -24,7 +24,8 @@ func (a *Agent) readRoutes(h huma.API) {
 			Until    string `query:"until"`
 			Tail     string `query:"tail"`
 			Revision uint64 `query:"revision"`
-		}) (*huma.StreamResponse, error) {
+		},
+		) (*huma.StreamResponse, error) {
 			q := api.LogQuery{
 				Services: list(in.Services), Index: in.Index, Follow: in.Follow, Since: in.Since, Until: in.Until,
 				Revision: in.Revision, Tail: -1,
@@ -48,7 +49,8 @@ func (a *Agent) readRoutes(h huma.API) {
 			StackPath
 			Stream   bool   `query:"stream"`
 			Services string `query:"services"`
-		}) (*huma.StreamResponse, error) {
+		},
+		) (*huma.StreamResponse, error) {
 			if s, _ := a.w.stack(in.Stack); s == nil {
 				return nil, fail(notFound("no stack %s", in.Stack))
 			}
@@ -63,7 +65,8 @@ func (a *Agent) readRoutes(h huma.API) {
 			Since    string `query:"since"`
 			Until    string `query:"until"`
 			Follow   bool   `query:"follow"`
-		}) (*huma.StreamResponse, error) {
+		},
+		) (*huma.StreamResponse, error) {
 			since, err := parseTime(in.Since)
 			if err != nil {
 				return nil, fail(err)

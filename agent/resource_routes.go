@@ -32,7 +32,8 @@ func (a *Agent) resourceRoutes(h huma.API) {
 		func(_ context.Context, in *struct {
 			Name  string `path:"name"`
 			Force bool   `query:"force"`
-		}) (*struct{}, error) {
+		},
+		) (*struct{}, error) {
 			if in.Force && !a.volumeExists(in.Name) {
 				return nil, nil
 			}
@@ -41,7 +42,8 @@ func (a *Agent) resourceRoutes(h huma.API) {
 	huma.Register(h, op(http.MethodPost, "/v1/volumes/prune", "Remove unused volumes"),
 		func(_ context.Context, in *struct {
 			All bool `query:"all"`
-		}) (*reply[api.Removed], error) {
+		},
+		) (*reply[api.Removed], error) {
 			r, err := a.pruneVolumes(in.All)
 			return &reply[api.Removed]{r}, fail(err)
 		})
@@ -57,7 +59,8 @@ func (a *Agent) resourceRoutes(h huma.API) {
 	huma.Register(h, op(http.MethodDelete, "/v1/networks/{name}", "Remove a network"),
 		func(ctx context.Context, in *struct {
 			Name string `path:"name"`
-		}) (*struct{}, error) {
+		},
+		) (*struct{}, error) {
 			return nil, fail(a.deleteNetwork(ctx, in.Name))
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/networks/prune", "Remove unused networks"),

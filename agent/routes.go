@@ -74,7 +74,8 @@ func (a *Agent) stackRoutes(h huma.API) {
 		func(ctx context.Context, in *struct {
 			StackPath
 			Body api.ApplyRequest
-		}) (*reply[*api.Plan], error) {
+		},
+		) (*reply[*api.Plan], error) {
 			in.Body.Stack.Name = in.Stack
 			p, err := a.plan(ctx, &in.Body)
 			return &reply[*api.Plan]{p}, fail(err)
@@ -83,7 +84,8 @@ func (a *Agent) stackRoutes(h huma.API) {
 		func(_ context.Context, in *struct {
 			StackPath
 			Body api.ApplyRequest
-		}) (*huma.StreamResponse, error) {
+		},
+		) (*huma.StreamResponse, error) {
 			in.Body.Stack.Name = in.Stack
 			return progressed(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {
 				return a.applyAndFollow(ctx, &in.Body, report)
@@ -93,7 +95,8 @@ func (a *Agent) stackRoutes(h huma.API) {
 		func(_ context.Context, in *struct {
 			StackPath
 			Body api.DownRequest
-		}) (*huma.StreamResponse, error) {
+		},
+		) (*huma.StreamResponse, error) {
 			return progressed(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {
 				return a.down(ctx, in.Stack, &in.Body, report)
 			}), nil
@@ -102,7 +105,8 @@ func (a *Agent) stackRoutes(h huma.API) {
 		func(_ context.Context, in *struct {
 			StackPath
 			Body api.ActionRequest
-		}) (*huma.StreamResponse, error) {
+		},
+		) (*huma.StreamResponse, error) {
 			return progressed(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {
 				return a.act(ctx, in.Stack, &in.Body, report)
 			}), nil

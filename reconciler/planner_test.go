@@ -38,6 +38,7 @@ func stoppedByUser(s *Service)         { s.Stopped = true }
 func policy(c string, most int) func(*Service) {
 	return func(s *Service) { s.Restart = spec.RestartPolicy{Condition: c, MaxAttempts: most} }
 }
+
 func needs(service, condition string, optional ...bool) func(*Service) {
 	return func(s *Service) {
 		s.DependsOn = append(s.DependsOn, spec.Dependency{
@@ -67,18 +68,22 @@ func running(service string, slot, attempt int, key string, more ...func(*Task))
 	return t
 }
 
-func unready(t *Task)     { t.Ready, t.Published, t.Checked, t.Reason = false, false, true, "probe exits 1" }
+func unready(t *Task) {
+	t.Ready, t.Published, t.Checked, t.Reason = false, false, true, "probe exits 1"
+}
 func unpublished(t *Task) { t.Published = false }
 func failing(t *Task)     { t.Ready, t.Checked, t.Reason = false, true, "probe exits 1" }
 func pending(t *Task)     { t.State, t.Ready, t.Published = TaskPending, false, false }
 func withdrawn(since time.Duration, flows int) func(*Task) {
 	return func(t *Task) { t.Published, t.WithdrawnAt, t.Flows = false, ago(since), flows }
 }
+
 func stopping(since time.Duration) func(*Task) {
 	return func(t *Task) {
 		t.Published, t.WithdrawnAt, t.Flows, t.StopAt = false, ago(since), 0, ago(since)
 	}
 }
+
 func exited(code int, since, ran time.Duration, failures int) func(*Task) {
 	return func(t *Task) {
 		t.State, t.Ready, t.Published, t.ExitCode = TaskExited, false, false, code
