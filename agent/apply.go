@@ -392,7 +392,7 @@ func (a *Agent) commitRevision(s *store.Stack, r *store.Revision) error {
 			if n.External || !usedNetwork(&r.Stack, key) {
 				continue
 			}
-			if _, err := a.recordNetwork(c, s.Name, n); err != nil {
+			if err := a.recordNetwork(c, s.Name, n); err != nil {
 				return placed(&r.Stack, "networks."+key, err)
 			}
 		}

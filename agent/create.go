@@ -34,7 +34,9 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 			return ctx.Err() // the agent ends; the next one finds the task pending
 		}
 		a.log.Warn("task did not start", "task", t.Name(), "id", id, "err", err)
-		a.unmake(context.WithoutCancel(ctx), t)
+		if err := a.unmake(context.WithoutCancel(ctx), t); err != nil {
+			a.log.Error("take back a task that did not start", "task", t.Name(), "err", err)
+		}
 		a.w.note(id, func(t *store.Task) {
 			t.State, t.Finished, t.ExitCode, t.Reason = store.StateExited, time.Now(), startExit(err), err.Error()
 		})

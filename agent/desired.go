@@ -241,7 +241,7 @@ func (a *Agent) observed(v view, s *store.Stack, r *store.Revision) reconciler.O
 		for _, e := range t.Endpoints {
 			used[e.Network] = true
 		}
-		o.Tasks = append(o.Tasks, a.observeTask(t, r))
+		o.Tasks = append(o.Tasks, a.observeTask(t))
 	}
 	for name, n := range v.networks {
 		if n.Stack != s.Name {
@@ -267,7 +267,7 @@ func wants(r *store.Revision, network string) bool {
 	return false
 }
 
-func (a *Agent) observeTask(t *store.Task, r *store.Revision) reconciler.Task {
+func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	out := reconciler.Task{
 		ID: t.ID, Service: t.Service, Slot: t.Slot, Attempt: t.Attempt, Key: t.Key, InPlace: t.InPlace,
 		Published: t.Published, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, Killed: t.Killed,

@@ -19,7 +19,7 @@ const progressDeadline = 120 * time.Second
 // completed, or has failed. services empty means all. It only watches: when
 // ctx ends the rollout goes on.
 func (a *Agent) follow(ctx context.Context, stack string, revision uint64, services []string, report func(api.Progress)) (*api.Done, error) {
-	watch := newWatcher(a, stack, revision, services)
+	watch := newWatcher(a, services)
 	deadline := time.NewTimer(progressDeadline)
 	defer deadline.Stop()
 	for {
@@ -32,7 +32,7 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 			return &api.Done{Outcome: api.OutcomeSuperseded, Detail: fmt.Sprintf("revision %d took over", r.Number)}, nil
 		}
 		if plan != nil && plan.Revision == revision {
-			if watch.report(plan, s, r, report) {
+			if watch.report(plan, r, report) {
 				deadline.Reset(progressDeadline)
 			}
 			if done := watch.outcome(plan); done != nil {
@@ -55,7 +55,6 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 // watcher turns plans into reports of what changed.
 type watcher struct {
 	a        *Agent
-	stack    string
 	services map[string]bool
 	started  time.Time
 	changes  map[string]string // service: created, replaced …
@@ -63,9 +62,9 @@ type watcher struct {
 	best     map[string]int
 }
 
-func newWatcher(a *Agent, stack string, _ uint64, services []string) *watcher {
+func newWatcher(a *Agent, services []string) *watcher {
 	w := &watcher{
-		a: a, stack: stack, services: map[string]bool{}, started: time.Now(),
+		a: a, services: map[string]bool{}, started: time.Now(),
 		changes: map[string]string{}, last: map[string]api.ServiceStatus{}, best: map[string]int{},
 	}
 	for _, s := range services {
@@ -78,7 +77,7 @@ func (w *watcher) cares(service string) bool { return len(w.services) == 0 || w.
 
 // report sends the statuses that differ from the last ones and says whether
 // the rollout moved on.
-func (w *watcher) report(plan *reconciler.Plan, s *store.Stack, r *store.Revision, report func(api.Progress)) (moved bool) {
+func (w *watcher) report(plan *reconciler.Plan, r *store.Revision, report func(api.Progress)) (moved bool) {
 	for _, st := range plan.Services {
 		if !w.cares(st.Service) && !st.Removed {
 			continue

@@ -170,30 +170,43 @@ func (h *logHeap) Pop() any {
 // mergeWindow is how long followed lines are held to be put in order.
 const mergeWindow = 50 * time.Millisecond
 
-// followLogs sends lines as they come, from tasks that run and from those
-// that will.
+// follower reads the logs of tasks that run and of those that will.
+type follower struct {
+	a         *Agent
+	stack     string
+	q         api.LogQuery
+	options   runtime.LogOptions
+	lines     chan api.LogEntry
+	following map[string]bool
+	wg        sync.WaitGroup
+}
+
+// join starts to read every task that is not read yet.
+func (f *follower) join(ctx context.Context) {
+	for _, t := range f.a.loggedTasks(f.stack, f.q) {
+		ended := t.State == store.StateRemoved || t.State == store.StateExited && t.Finished.Before(f.options.Since)
+		if f.following[t.ID] || ended || t.State == store.StatePending {
+			continue
+		}
+		f.following[t.ID] = true
+		f.wg.Go(func() {
+			if err := f.a.readLog(ctx, t, f.options, f.lines); err != nil && ctx.Err() == nil {
+				f.a.log.Warn("follow a log", "task", t.Name(), "err", err)
+			}
+		})
+	}
+}
+
+// followLogs sends lines as they come. It ends at until, with the stack, or
+// with ctx.
 func (a *Agent) followLogs(ctx context.Context, stack string, q api.LogQuery, begin, until time.Time, send func(api.LogEntry) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	lines := make(chan api.LogEntry, 1024)
-	following := map[string]bool{}
-	join := func() {
-		for _, t := range a.loggedTasks(stack, q) {
-			ended := t.State == store.StateRemoved || t.State == store.StateExited && t.Finished.Before(begin)
-			if following[t.ID] || ended || t.State == store.StatePending {
-				continue
-			}
-			following[t.ID] = true
-			wg.Go(func() {
-				o := runtime.LogOptions{Since: begin, Until: until, Tail: -1, Follow: true}
-				if err := a.readLog(ctx, t, o, lines); err != nil && ctx.Err() == nil {
-					a.log.Warn("follow a log", "task", t.Name(), "err", err)
-				}
-			})
-		}
+	f := &follower{
+		a: a, stack: stack, q: q, lines: make(chan api.LogEntry, 1024), following: map[string]bool{},
+		options: runtime.LogOptions{Since: begin, Until: until, Tail: -1, Follow: true},
 	}
+	defer f.wg.Wait()
+	defer cancel()
 	var end <-chan time.Time
 	if !until.IsZero() {
 		end = time.After(time.Until(until))
@@ -202,30 +215,36 @@ func (a *Agent) followLogs(ctx context.Context, stack string, q api.LogQuery, be
 	var due <-chan time.Time
 	for {
 		_, changed := a.loop.plan(stack)
-		join()
+		f.join(ctx)
 		select {
-		case e := <-lines:
+		case e := <-f.lines:
 			held = append(held, e)
 			if due == nil {
 				due = time.After(mergeWindow)
 			}
 		case <-due:
-			due = nil
-			slices.SortStableFunc(held, func(x, y api.LogEntry) int { return x.Time.Compare(y.Time) })
-			for _, e := range held {
-				if err := send(e); err != nil {
-					return err
-				}
+			if err := sendSorted(held, send); err != nil {
+				return err
 			}
-			held = held[:0]
+			held, due = held[:0], nil
 		case <-changed:
 			if s, _ := a.w.stack(stack); s == nil && len(held) == 0 {
 				return nil // the stack is gone: no more lines will come
 			}
 		case <-end:
-			return nil
+			return sendSorted(held, send)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+func sendSorted(held []api.LogEntry, send func(api.LogEntry) error) error {
+	slices.SortStableFunc(held, func(x, y api.LogEntry) int { return x.Time.Compare(y.Time) })
+	for _, e := range held {
+		if err := send(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }

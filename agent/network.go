@@ -39,13 +39,6 @@ func (e *ensured) set(id string, there bool) {
 	e.ids[id] = there
 }
 
-// reset forgets what is known, so that every bridge is looked at again.
-func (e *ensured) reset() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.ids = nil
-}
-
 func randomID() string {
 	var b [6]byte
 	rand.Read(b[:]) // never fails
@@ -56,22 +49,22 @@ func randomID() string {
 // puts its record into c. A network whose settings changed gets a new id and
 // new subnets; the old one lives on under another name until its last task
 // has moved.
-func (a *Agent) recordNetwork(c *change, stack string, n spec.Network) (*store.Network, error) {
+func (a *Agent) recordNetwork(c *change, stack string, n spec.Network) error {
 	if cur := c.network(n.Name); cur != nil {
 		if cur.Stack != stack {
-			return nil, fmt.Errorf("network %s exists already and belongs to %s", n.Name, ownerName(cur.Stack))
+			return fmt.Errorf("network %s exists already and belongs to %s", n.Name, ownerName(cur.Stack))
 		}
 		if sameNetwork(cur.Spec, n) {
-			return cur, nil
+			return nil
 		}
 		a.retireNetwork(c, cur)
 	}
 	rec, err := a.allocate(c, stack, n)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c.putNetwork(*rec)
-	return rec, nil
+	return nil
 }
 
 func ownerName(stack string) string {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"slices"
 	"strings"
 
@@ -13,7 +12,7 @@ import (
 )
 
 // plan says what apply would do, and changes nothing: no pull, no record.
-func (a *Agent) plan(ctx context.Context, req *api.ApplyRequest) (*api.Plan, error) {
+func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
 	if err := validName(req.Stack.Name); err != nil {
 		return nil, err
 	}

@@ -126,7 +126,7 @@ func (p *probes) probe(ctx context.Context, t *store.Task, c *check) api.ProbeRe
 func (p *probes) keep(id string, r api.ProbeResult) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := append(p.results[id], r)
+	list := slices.Concat(p.results[id], []api.ProbeResult{r})
 	p.results[id] = list[max(0, len(list)-keptProbes):]
 }
 

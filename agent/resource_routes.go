@@ -168,8 +168,7 @@ func (a *Agent) createNetwork(ctx context.Context, req *api.NetworkCreate) (api.
 		if c.network(req.Name) != nil {
 			return &api.Error{Status: http.StatusConflict, Code: api.CodeConflict, Detail: fmt.Sprintf("network %s exists already", req.Name)}
 		}
-		_, err := a.recordNetwork(c, "", n)
-		return err
+		return a.recordNetwork(c, "", n)
 	})
 	if err != nil {
 		return api.Network{}, err

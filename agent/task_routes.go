@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/coder/websocket"
 	"github.com/danielgtaylor/huma/v2"
@@ -104,7 +103,7 @@ func (a *Agent) interactive(f func(ctx context.Context, c *websocket.Conn, t *st
 		} else {
 			frame(ctx, c, api.ChannelExit, map[string]int{"exit_code": code})
 		}
-		c.Close(websocket.StatusNormalClosure, "") //nolint:errcheck // the peer may be gone
+		_ = c.Close(websocket.StatusNormalClosure, "") // the peer may be gone
 	}
 }
 
@@ -134,6 +133,7 @@ func (w *channelWriter) Write(p []byte) (int, error) {
 // input is what the client sends: stdin as a pipe, the rest as channels.
 type input struct {
 	stdin  *io.PipeReader
+	pipe   *io.PipeWriter
 	resize chan runtime.WindowSize
 	signal chan string
 }
@@ -143,51 +143,54 @@ type input struct {
 // read closes the connection.
 func readInput(ctx context.Context, cancel context.CancelFunc, c *websocket.Conn) *input {
 	r, w := io.Pipe()
-	in := &input{stdin: r, resize: make(chan runtime.WindowSize, 4), signal: make(chan string, 4)}
-	var once sync.Once
-	end := func() { once.Do(func() { w.Close() }) }
+	in := &input{stdin: r, pipe: w, resize: make(chan runtime.WindowSize, 4), signal: make(chan string, 4)}
 	go func() {
 		defer cancel()
-		defer end()
+		defer w.Close()
 		for {
 			_, msg, err := c.Read(ctx)
 			if err != nil {
 				return
 			}
-			if len(msg) == 0 {
-				continue
-			}
-			switch msg[0] {
-			case api.ChannelStdin:
-				if len(msg) == 1 {
-					end()
-					continue
-				}
-				if _, err := w.Write(msg[1:]); err != nil && !errors.Is(err, io.ErrClosedPipe) {
-					return
-				}
-			case api.ChannelResize:
-				var size runtime.WindowSize
-				if json.Unmarshal(msg[1:], &size) == nil {
-					select {
-					case in.resize <- size:
-					case <-ctx.Done():
-					}
-				}
-			case api.ChannelSignaled:
-				var s struct {
-					Signal string `json:"signal"`
-				}
-				if json.Unmarshal(msg[1:], &s) == nil {
-					select {
-					case in.signal <- s.Signal:
-					default:
-					}
-				}
+			if len(msg) > 0 && !in.take(ctx, msg[0], msg[1:]) {
+				return
 			}
 		}
 	}()
 	return in
+}
+
+// take hands one message on; false ends the session. What it can't read it
+// leaves out: the session goes on.
+func (in *input) take(ctx context.Context, channel byte, data []byte) bool {
+	switch channel {
+	case api.ChannelStdin:
+		if len(data) == 0 {
+			in.pipe.Close()
+			return true
+		}
+		_, err := in.pipe.Write(data)
+		return err == nil || errors.Is(err, io.ErrClosedPipe)
+	case api.ChannelResize:
+		var size runtime.WindowSize
+		if json.Unmarshal(data, &size) == nil {
+			select {
+			case in.resize <- size:
+			case <-ctx.Done():
+			}
+		}
+	case api.ChannelSignaled:
+		var s struct {
+			Signal string `json:"signal"`
+		}
+		if json.Unmarshal(data, &s) == nil {
+			select {
+			case in.signal <- s.Signal:
+			default: // one is enough
+			}
+		}
+	}
+	return true
 }
 
 func (a *Agent) serveExec(ctx context.Context, c *websocket.Conn, t *store.Task) (int, error) {

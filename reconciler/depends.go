@@ -38,37 +38,55 @@ func (p *planner) condition(dep *Service, c string) (why string, final bool) {
 		}
 		switch c {
 		case spec.DependsCompleted:
-			if t == nil || t.State != TaskExited {
-				return dep.Name + " (to complete)", false
-			}
-			if v, _, reason := judge(dep, t); v == failed {
-				return fmt.Sprintf("%s did not complete: %s", dep.Name, reason), true
-			}
-			if t.ExitCode != 0 || t.Lost || t.Reason != "" {
-				return dep.Name + " (to complete)", false
-			}
+			why, final = p.completed(dep, t)
 		case spec.DependsHealthy:
-			switch {
-			case t == nil || t.State != TaskRunning:
-				if why, failed := p.gone(dep, t); failed {
-					return why, true
-				}
-				return dep.Name + " (healthy)", false
-			case t.Checked && !t.Healthy, !t.Ready:
-				return dep.Name + " (healthy)", false
-			}
+			why, final = p.healthy(dep, t)
 		default:
-			switch {
-			case t == nil || t.State == TaskPending:
-				return dep.Name + " (started)", false
-			case t.State == TaskExited:
-				if v, _, _ := judge(dep, t); v == restart {
-					return dep.Name + " (started)", false
-				}
-			}
+			why = p.started(dep, t)
+		}
+		if why != "" {
+			return why, final
 		}
 	}
 	return "", false
+}
+
+func (p *planner) completed(dep *Service, t *Task) (why string, final bool) {
+	if t == nil || t.State != TaskExited {
+		return dep.Name + " (to complete)", false
+	}
+	switch v, _, reason := judge(dep, t); v {
+	case failed:
+		return fmt.Sprintf("%s did not complete: %s", dep.Name, reason), true
+	case restart:
+		return dep.Name + " (to complete)", false
+	}
+	return "", false
+}
+
+func (p *planner) healthy(dep *Service, t *Task) (why string, final bool) {
+	switch {
+	case t == nil || t.State != TaskRunning:
+		if why, failed := p.gone(dep, t); failed {
+			return why, true
+		}
+		return dep.Name + " (healthy)", false
+	case t.Checked && !t.Healthy, !t.Ready:
+		return dep.Name + " (healthy)", false
+	}
+	return "", false
+}
+
+func (p *planner) started(dep *Service, t *Task) string {
+	if t == nil || t.State == TaskPending {
+		return dep.Name + " (started)"
+	}
+	if t.State == TaskExited {
+		if v, _, _ := judge(dep, t); v == restart {
+			return dep.Name + " (started)"
+		}
+	}
+	return ""
 }
 
 // gone says that a task that should be healthy has ended for good.

@@ -17,23 +17,17 @@ type retirement struct {
 }
 
 // retire takes the next step towards the end of t: withdraw, drain, stop
-// signal, grace, kill, remove. It returns true when nothing is left to do.
-func (p *planner) retire(s *Service, t *Task, r retirement) bool {
+// signal, grace, kill, remove.
+func (p *planner) retire(s *Service, t *Task, r retirement) {
 	switch {
-	case t.State == TaskExited:
-		if t.Published {
-			p.on(WithdrawTask, t, r.cause)
-			return false
-		}
-		if r.remove {
-			p.on(RemoveTask, t, r.cause)
-			return false
-		}
-		return true
 	case t.State == TaskPending:
 		p.wait(t.Service, t.Slot, time.Time{}, "its creation to end")
 	case t.Published:
 		p.on(WithdrawTask, t, r.cause)
+	case t.State == TaskExited:
+		if r.remove {
+			p.on(RemoveTask, t, r.cause)
+		}
 	case t.StopAt.IsZero() && r.drain && p.draining(s, t):
 		until := t.WithdrawnAt.Add(s.Drain)
 		p.wait(t.Service, t.Slot, until, fmt.Sprintf("%d connections to drain", max(t.Flows, 0)))
@@ -48,7 +42,6 @@ func (p *planner) retire(s *Service, t *Task, r retirement) bool {
 	default:
 		p.wait(t.Service, t.Slot, t.StopAt.Add(s.Grace), "its exit")
 	}
-	return false
 }
 
 // draining says that t has connections and time left.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // schema is the version of the records. A file with a higher one is refused.
@@ -25,7 +26,7 @@ type Bolt struct{ db *bbolt.DB }
 // without touching the file, if a newer version wrote it.
 func Open(path string) (*Bolt, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: another process holds it", path)
 	}
 	if err != nil {
