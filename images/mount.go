@@ -161,9 +161,16 @@ func (s *Store) overlayByParts(dirs []string, m Mount) error {
 			return fmt.Errorf("%s=%s: %w%s", o[0], o[1], err, reasons(fd))
 		}
 	}
-	if err := unix.FsconfigCreate(fd); err != nil {
+	err = unix.FsconfigCreate(fd)
+	if errors.Is(err, unix.EINVAL) && !s.newAPI.Load() {
+		// Before Linux 6.5 overlayfs is behind the kernel's adapter for old
+		// filesystems, which takes any option and looks at it only here.
+		return errOldAPI
+	}
+	if err != nil {
 		return fmt.Errorf("overlayfs: %w%s", err, reasons(fd))
 	}
+	s.newAPI.Store(true)
 	attr := unix.MOUNT_ATTR_NODEV
 	if m.Upper == "" {
 		attr |= unix.MOUNT_ATTR_RDONLY

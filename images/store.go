@@ -52,6 +52,7 @@ type Store struct {
 	listed  atomic.Pointer[[]Image] // List, until the next commit
 	mounts  sync.Mutex
 	oldAPI  atomic.Bool // the kernel lacks lowerdir+
+	newAPI  atomic.Bool // lowerdir+ has worked
 	sources sources
 }
 

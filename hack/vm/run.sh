@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 export HOME=/root
+exec > >(cat) 2>&1 # no terminal: plain lines
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'FAILED: %s\n' "$*"; journalctl -u berthd --no-pager | tail -30; exit 1; }
 try() { # try SECONDS COMMAND...: until it succeeds
