@@ -87,16 +87,22 @@ func (w *watcher) report(plan *reconciler.Plan, r *store.Revision, report func(a
 		if n := cur.Updated + cur.Ready - cur.Old; n > w.best[st.Service] {
 			w.best[st.Service], moved = n, true
 		}
-		last, seen := w.last[st.Service]
-		same := last
-		same.Elapsed = cur.Elapsed
-		if seen && same == cur {
+		if last, seen := w.last[st.Service]; seen && sameStatus(last, cur) {
 			continue
 		}
 		w.last[st.Service] = cur
 		report(api.Progress{Service: &cur})
 	}
 	return moved
+}
+
+// sameStatus says that two statuses differ at most in the time that passed.
+func sameStatus(x, y api.ServiceStatus) bool {
+	x.Elapsed = y.Elapsed
+	if x.Position != nil && y.Position != nil && *x.Position == *y.Position {
+		x.Position = y.Position
+	}
+	return x == y
 }
 
 // note says what happens to the service, from how it looked at first.

@@ -55,6 +55,11 @@ func (a *Agent) recordTasks(plan *reconciler.Plan, acts []reconciler.Action) []r
 			out[i].err = err
 		}
 	}
+	for _, r := range out {
+		if r.err == nil {
+			a.events.task(a.w.task(r.id), "create", "")
+		}
+	}
 	return out
 }
 
