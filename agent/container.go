@@ -41,7 +41,7 @@ func (a *Agent) container(ctx context.Context, t *store.Task, img images.Image, 
 		Ulimits: map[string]runtime.Ulimit{},
 	}
 	if len(c.Args) == 0 {
-		return c, release, fmt.Errorf("no command: neither the service nor image %s has one; set command", t.Image)
+		return c, release, fmt.Errorf("%w: neither the service nor image %s has one; set command", errNoCommand, t.Image)
 	}
 	if s.NetworkMode == "host" && s.Hostname == "" {
 		c.Hostname, c.UtsMode = "", "host"
@@ -63,6 +63,8 @@ func (a *Agent) container(ctx context.Context, t *store.Task, img images.Image, 
 	}
 	return c, release, a.hostFiles(t, &c)
 }
+
+var errNoCommand = errors.New("no command")
 
 func first(values ...string) string {
 	for _, v := range values {

@@ -39,6 +39,7 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 		}
 		a.w.note(id, func(t *store.Task) {
 			t.State, t.Finished, t.ExitCode, t.Reason = store.StateExited, time.Now(), startExit(err), err.Error()
+			t.Unstartable = unstartable(err)
 		})
 		a.events.task(t, "die", err.Error())
 		return nil
@@ -67,6 +68,19 @@ func startExit(err error) int {
 		return 127
 	}
 	return 126
+}
+
+// unstartable says that the image and the file, not the machine, are at fault.
+func unstartable(err error) bool {
+	var se *runtime.StartError
+	if !errors.As(err, &se) {
+		return errors.Is(err, runtime.ErrInvalid) || errors.Is(err, errNoCommand)
+	}
+	switch se.Reason {
+	case runtime.ReasonNotFound, runtime.ReasonPermission, runtime.ReasonFormat, runtime.ReasonWorkingDir:
+		return true
+	}
+	return false
 }
 
 // places of a task on disk and in Run.

@@ -273,6 +273,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		Published: t.Published, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, Killed: t.Killed,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
 		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
+		Unstartable: t.Unstartable, LastLine: t.LastLine,
 		Flows: a.flows.count(t.ID),
 	}
 	switch t.State {

@@ -25,6 +25,7 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 	for {
 		plan, changed := a.loop.plan(stack)
 		s, r := a.w.stack(stack)
+		var young time.Duration
 		switch {
 		case s == nil || s.Removing != nil:
 			return &api.Done{Outcome: api.OutcomeSuperseded, Detail: "the stack is being removed"}, nil
@@ -35,12 +36,21 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 			if watch.report(plan, r, report) {
 				deadline.Reset(progressDeadline)
 			}
-			if done := watch.outcome(plan); done != nil {
+			done := watch.outcome(plan)
+			if done != nil && done.Outcome == api.OutcomeDone {
+				young = a.youngest(stack, watch)
+			}
+			if done != nil && young <= 0 {
 				return done, nil
 			}
 		}
+		var later <-chan time.Time
+		if young > 0 {
+			later = time.After(young)
+		}
 		select {
 		case <-changed:
+		case <-later:
 		case <-deadline.C:
 			return &api.Done{
 				Outcome: api.OutcomeNotReady, Detail: watch.unready(plan),
@@ -50,6 +60,21 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// proof is how long a task without a healthcheck must have run before a
+// rollout is called done: a program that dies at once is not a success.
+const proof = 100 * time.Millisecond
+
+// youngest is the time until the youngest such task has proven itself.
+func (a *Agent) youngest(stack string, w *watcher) time.Duration {
+	var left time.Duration
+	for _, t := range a.w.view().tasks {
+		if t.Stack == stack && w.cares(t.Service) && t.State == store.StateRunning && t.Health == "" {
+			left = max(left, proof-time.Since(t.Started))
+		}
+	}
+	return left
 }
 
 // watcher turns plans into reports of what changed.

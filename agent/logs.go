@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,6 +120,25 @@ func (a *Agent) readLog(ctx context.Context, t *store.Task, o runtime.LogOptions
 		return nil
 	}
 	return err
+}
+
+// shownLine bounds the last line of a failed task, in bytes.
+const shownLine = 200
+
+// lastLine is the last line that a task logged; "" if there is none.
+func (a *Agent) lastLine(ctx context.Context, id string) string {
+	text := ""
+	err := a.containers.Logs(ctx, id, runtime.LogOptions{Tail: 1}, func(l runtime.LogLine) error {
+		text = strings.ToValidUTF8(strings.TrimSpace(l.Text), "?")
+		return nil
+	})
+	if err != nil && !errors.Is(err, runtime.ErrNotFound) {
+		a.log.Warn("read the last line of a log", "task", id, "err", err)
+	}
+	if len(text) > shownLine {
+		text = strings.ToValidUTF8(text[:shownLine], "") + "…"
+	}
+	return text
 }
 
 // joinMost bounds a line that never ends.

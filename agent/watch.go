@@ -39,7 +39,12 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 	// A container whose bundle is gone was removed by hand, not ended.
 	_, err := a.containers.Status(ctx, st.ID)
 	lost := err != nil && t.StopAt.IsZero()
+	last := ""
+	if st.ExitCode != 0 && t.StopAt.IsZero() {
+		last = a.lastLine(ctx, st.ID)
+	}
 	next := a.w.note(st.ID, func(t *store.Task) {
+		t.LastLine = last
 		t.State, t.ExitCode, t.OOM, t.Lost = store.StateExited, st.ExitCode, st.OOMKilled, lost
 		t.Finished, t.Rotation, t.Published = st.FinishedAt, false, false
 		if t.Finished.IsZero() {

@@ -87,6 +87,11 @@ type Task struct {
 	// Lost is an exit that is not the program's own: a reboot, a container
 	// removed by hand, an agent that died while it created the task.
 	Lost bool
+	// Unstartable is an exit of a program that could not be run at all: it is
+	// not in the image, or not executable. Trying again gives the same.
+	Unstartable bool
+	// LastLine is the last line that a failed task logged.
+	LastLine string
 	// Failures are the failed predecessors in a row; Restarts all of them.
 	Failures, Restarts int
 	// Parent is the task whose network namespace it shares.

@@ -210,9 +210,13 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	if cur.InPlace != s.InPlace {
 		p.on(UpdateTask, cur, "limits or policies changed")
 	}
+	isReady, until := ready(cur, p.now)
 	switch {
 	case cur.State == TaskPaused:
 		st.worse(PhaseStarting, "%s-%d is paused", s.Name, slot)
+	case cur.Ready && !isReady:
+		p.wait(s.Name, slot, until, "it to stay up")
+		st.worse(PhaseFailing, "%s-%d has failed %d times, and is up again", s.Name, slot, cur.Failures)
 	case cur.Ready && !cur.Published:
 		p.on(PublishTask, cur, "ready")
 		st.worse(PhaseStarting, "%s-%d is ready", s.Name, slot)
@@ -360,8 +364,8 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 }
 
 func due(at, now time.Time) string {
-	if d := at.Sub(now).Round(100 * time.Millisecond); d > 0 {
-		return fmt.Sprintf("restarts in %s", d)
+	if d := at.Sub(now); d > 0 {
+		return "restarts in " + seconds(d)
 	}
 	return "restarts now"
 }

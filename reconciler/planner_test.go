@@ -141,6 +141,9 @@ var cases = []struct {
 	{"a stopped service ends without a successor", stack(web(1, stoppedByUser)), []Task{running("web", 1, 1, "k2")}},
 	{"a started service comes back at once", stack(web(1)), []Task{running("web", 1, 1, "k2", exited(143, time.Second, time.Hour, 0), func(t *Task) { t.StopAt = ago(2 * time.Second) })}},
 	{"going back keeps the old task that still runs", stack(web(1)), []Task{running("web", 1, 1, "k2"), running("web", 1, 2, "k3", unready)}},
+	{"a program that can't be run is not tried again", stack(web(1, policy(spec.RestartAlways, 0))), []Task{running("web", 1, 1, "k2", exited(127, time.Second, 0, 0), func(t *Task) { t.Unstartable, t.Reason = true, "start \"nosuch\": not found" })}},
+	{"after a failure a task must stay up to be ready", stack(web(1)), []Task{running("web", 1, 3, "k2", unpublished, func(t *Task) { t.Failures, t.StartedAt = 2, ago(time.Second) })}},
+	{"after a failure a task that stayed up is published", stack(web(1)), []Task{running("web", 1, 3, "k2", unpublished, func(t *Task) { t.Failures, t.StartedAt = 2, ago(3*time.Second) })}},
 	{"changed limits touch no process", stack(web(1)), []Task{running("web", 1, 1, "k2", func(t *Task) { t.InPlace = "i0" })}},
 	{"a sidecar follows the task whose network it shares", stack(web(1), web(1, named("side"), func(s *Service) { s.SharesNetwork = "web"; s.Networks = nil })), []Task{running("web", 1, 2, "k2"), running("side", 1, 1, "k2", func(t *Task) { t.Parent = "weba1" })}},
 	{"down ends dependents first", func() Stack {

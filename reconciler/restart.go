@@ -40,6 +40,8 @@ func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
 	switch {
 	case t.Lost:
 		return restart, t.FinishedAt, t.Reason
+	case t.Unstartable:
+		return failed, at, exitReason(t)
 	case !t.StopAt.IsZero():
 		return restart, t.FinishedAt, "started again"
 	case t.Killed && t.ExitCode != 0:
@@ -75,6 +77,20 @@ func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
 	return restart, t.FinishedAt.Add(delay), exitReason(t)
 }
 
+// settle is how long a task without a healthcheck must be up to count as ready
+// once its predecessor has failed: a program that dies at once is never ready.
+const settle = 3 * time.Second
+
+// ready says whether t may take traffic at now; if only time is missing, until
+// tells when.
+func ready(t *Task, now time.Time) (ok bool, until time.Time) {
+	if !t.Ready || t.Checked || t.Failures == 0 {
+		return t.Ready, until
+	}
+	until = t.StartedAt.Add(settle)
+	return !now.Before(until), until
+}
+
 // failures is the count for the successor of t.
 func failures(t *Task) int {
 	if t.Lost || !t.StopAt.IsZero() {
@@ -86,10 +102,27 @@ func failures(t *Task) int {
 	return t.Failures + 1
 }
 
+// exitReason says in one line how t ended.
 func exitReason(t *Task) string {
-	if t.Reason != "" {
-		return t.Reason
+	reason := t.Reason
+	if reason == "" {
+		reason = fmt.Sprintf("exited %d after %s", t.ExitCode, seconds(t.FinishedAt.Sub(t.StartedAt)))
 	}
-	ran := t.FinishedAt.Sub(t.StartedAt).Round(100 * time.Millisecond)
-	return fmt.Sprintf("exited %d after %s", t.ExitCode, ran)
+	if t.LastLine != "" {
+		reason += fmt.Sprintf(": %q", t.LastLine)
+	}
+	return reason
+}
+
+// seconds prints a duration for people: 0.4 s, 12 s, 1h2m0s.
+func seconds(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 s"
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	}
+	return d.Round(time.Second).String()
 }

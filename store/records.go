@@ -82,8 +82,12 @@ type Task struct {
 	OOM      bool      `json:"oom,omitempty"`
 	Lost     bool      `json:"lost,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
-	Failures int       `json:"failures,omitempty"`
-	Restarts int       `json:"restarts,omitempty"`
+	// Unstartable: its program could not be run. LastLine is the last line
+	// that it logged, if it failed.
+	Unstartable bool   `json:"unstartable,omitempty"`
+	LastLine    string `json:"last_line,omitempty"`
+	Failures    int    `json:"failures,omitempty"`
+	Restarts    int    `json:"restarts,omitempty"`
 
 	Health string `json:"health,omitempty"` // starting, healthy, unhealthy
 	// Rotation: it shall take traffic. Published: the VIP map and DNS say so,
