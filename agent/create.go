@@ -26,6 +26,7 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 		return nil
 	}
 	err := a.makeContainer(ctx, t)
+	began := time.Now()
 	if err == nil {
 		err = a.containers.Start(ctx, id)
 	}
@@ -48,13 +49,12 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 	if a.healthcheck(t) != nil {
 		health = starting
 	}
-	now := time.Now()
 	// A short-lived container may have exited by now: its exit is kept.
 	next := a.w.note(id, func(t *store.Task) {
 		if t.State == store.StatePending {
 			t.State = store.StateRunning
 		}
-		t.Started, t.Health = now, health
+		t.Started, t.Health = began, health
 	})
 	a.events.task(next, "start", "")
 	return nil

@@ -364,7 +364,7 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 }
 
 func due(at, now time.Time) string {
-	if d := at.Sub(now); d > 0 {
+	if d := at.Sub(now); d >= 50*time.Millisecond {
 		return "restarts in " + seconds(d)
 	}
 	return "restarts now"
