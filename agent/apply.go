@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -374,6 +376,14 @@ func (a *Agent) checkStack(r *store.Revision) error {
 			}
 			if a.healthcheck(&store.Task{Stack: "", Digest: r.Digests[d.Service], Spec: dep}) == nil {
 				fail("services."+name+".depends_on."+d.Service, "service %s waits for %s to be healthy, but %s has no healthcheck", name, d.Service, d.Service)
+			}
+		}
+		for i, m := range svc.Mounts {
+			if m.Type != spec.MountBind || m.CreateHostPath {
+				continue
+			}
+			if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
+				fail(fmt.Sprintf("services.%s.volumes.%d", name, i), "bind source %s does not exist; create it, or set create_host_path", m.Source)
 			}
 		}
 		if parent, ok := strings.CutPrefix(svc.NetworkMode, "container:"); ok {

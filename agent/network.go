@@ -115,6 +115,9 @@ func (a *Agent) allocate(c *change, stack string, n spec.Network) (*store.Networ
 		if err != nil {
 			return nil, fmt.Errorf("subnet of network %s: %w", n.Name, err)
 		}
+		if a := p.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
+			return nil, invalid("subnet %s of network %s can't be used for containers; take a private one such as 10.20.0.0/24", p, n.Name)
+		}
 		req.Subnets = append(req.Subnets, p.Masked())
 		if pool.Gateway != "" {
 			g, err := netip.ParseAddr(pool.Gateway)
