@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"berth/api"
 )
 
@@ -106,7 +108,7 @@ func StartAgent(ctx context.Context, o AgentOptions) (StartedAgent, error) {
 	started.Pid = cmd.Process.Pid
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
-	if err := awaitAgent(ctx, api.Socket(o.Run), exited); err != nil {
+	if err := awaitAgent(ctx, o, exited); err != nil {
 		if line := lastLine(log, begin); line != "" {
 			err = fmt.Errorf("%w: %s", err, Escape(line))
 		}
@@ -115,8 +117,11 @@ func StartAgent(ctx context.Context, o AgentOptions) (StartedAgent, error) {
 	return started, nil
 }
 
-// awaitAgent returns once somebody answers on socket.
-func awaitAgent(ctx context.Context, socket string, exited <-chan error) error {
+// awaitAgent returns once somebody answers on the socket. exited tells how the
+// agent that was started ended; if it lost to another one that is starting,
+// that one is waited for.
+func awaitAgent(ctx context.Context, o AgentOptions, exited <-chan error) error {
+	socket := api.Socket(o.Run)
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("%s does not answer after %s", socket, startLimit))
 	defer cancel()
 	client := api.NewClient(socket)
@@ -131,6 +136,10 @@ func awaitAgent(ctx context.Context, socket string, exited <-chan error) error {
 			if _, answered := client.Info(ctx); answered == nil {
 				return nil
 			}
+			if held(filepath.Join(o.Root, "agent.lock")) {
+				exited = nil
+				continue
+			}
 			if err == nil {
 				return errors.New("it ended at once")
 			}
@@ -141,6 +150,14 @@ func awaitAgent(ctx context.Context, socket string, exited <-chan error) error {
 			}
 		}
 	}
+}
+
+// held says that a process has the lock file.
+func held(path string) bool {
+	lock := flock.New(path)
+	defer lock.Close()
+	free, err := lock.TryLock()
+	return err == nil && !free
 }
 
 // maxLastLine bounds how much of a log's end is looked at.
