@@ -26,7 +26,7 @@ type Agent struct {
 	cfg     Config
 	log     *slog.Logger
 	lock    *flock.Flock
-	db      *store.Bolt
+	db      store.Backend
 	w       *world
 	node    string
 	started time.Time
@@ -87,32 +87,23 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	return a, nil
 }
 
+// open opens the parts and assembles the agent over them.
 func (a *Agent) open(ctx context.Context) error {
 	pid := strconv.Itoa(os.Getpid())
 	if err := os.WriteFile(filepath.Join(a.cfg.Root, "agent.pid"), []byte(pid), 0o644); err != nil {
 		return fmt.Errorf("write the pid file: %w", err)
 	}
-	a.node, _ = os.Hostname()
-	var err error
-	if a.db, err = store.Open(filepath.Join(a.cfg.Root, "state.db")); err != nil {
-		return err
-	}
-	if a.w, err = openWorld(a.db); err != nil {
-		return err
-	}
-	img, err := images.Open(ctx, images.Config{Root: filepath.Join(a.cfg.Root, "images"), Registries: a.cfg.Registries})
+	db, err := store.Open(filepath.Join(a.cfg.Root, "state.db"))
 	if err != nil {
+		return err
+	}
+	a.db = db
+	if a.images, err = images.Open(ctx, images.Config{Root: filepath.Join(a.cfg.Root, "images"), Registries: a.cfg.Registries}); err != nil {
 		return fmt.Errorf("open the image store: %w", err)
 	}
-	a.images = img
-	if a.volumes, err = volume.Open(filepath.Join(a.cfg.Root, "volumes")); err != nil {
-		return fmt.Errorf("open the volumes: %w", err)
-	}
-	sec, err := secrets.Open(secrets.Config{Root: filepath.Join(a.cfg.Root, "secrets"), Run: filepath.Join(a.cfg.Run, "secrets")})
-	if err != nil {
+	if a.secrets, err = secrets.Open(secrets.Config{Root: filepath.Join(a.cfg.Root, "secrets"), Run: filepath.Join(a.cfg.Run, "secrets")}); err != nil {
 		return fmt.Errorf("open the secrets: %w", err)
 	}
-	a.secrets = sec
 	net, err := overlaynet.Open(overlaynet.Config{
 		Root: filepath.Join(a.cfg.Root, "networks"), Run: a.cfg.Run,
 		Prefix: a.cfg.Prefix, Pools: a.cfg.Pools,
@@ -126,6 +117,19 @@ func (a *Agent) open(ctx context.Context) error {
 		return fmt.Errorf("find a container runtime: %w", err)
 	}
 	a.containers = ctrs
+	return a.assemble()
+}
+
+// assemble reads the records and makes what works on the opened parts.
+func (a *Agent) assemble() error {
+	a.node, _ = os.Hostname()
+	var err error
+	if a.w, err = openWorld(a.db); err != nil {
+		return err
+	}
+	if a.volumes, err = volume.Open(filepath.Join(a.cfg.Root, "volumes")); err != nil {
+		return fmt.Errorf("open the volumes: %w", err)
+	}
 	a.events = newEvents()
 	a.ports = newPorts()
 	a.applies = newApplies()
@@ -157,11 +161,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, f := range []func(context.Context){
-		a.loop.run, a.traffic.run, a.watchExits, a.watchNetwork, a.watchLogs, a.watchFlush, a.watchReality,
-	} {
-		wg.Go(func() { f(ctx) })
-	}
+	a.work(ctx, &wg)
 	server := a.server()
 	wg.Go(func() {
 		<-ctx.Done()
@@ -185,6 +185,15 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 		return nil
 	}
 	return fmt.Errorf("serve the API: %w", err)
+}
+
+// work starts everything that the agent does by itself.
+func (a *Agent) work(ctx context.Context, wg *sync.WaitGroup) {
+	for _, f := range []func(context.Context){
+		a.loop.run, a.traffic.run, a.watchExits, a.watchNetwork, a.watchLogs, a.watchFlush, a.watchReality,
+	} {
+		wg.Go(func() { f(ctx) })
+	}
 }
 
 // Close frees what New opened. Containers go on.
