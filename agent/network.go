@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -132,7 +133,7 @@ func (a *Agent) allocate(c *change, stack string, n spec.Network) (*store.Networ
 			}
 		}
 	}
-	if mtu := n.DriverOpts["com.docker.network.driver.mtu"]; mtu != "" {
+	if mtu := cmp.Or(n.DriverOpts["com.docker.network.driver.mtu"], n.DriverOpts["mtu"]); mtu != "" {
 		if _, err := fmt.Sscan(mtu, &req.MTU); err != nil {
 			return nil, fmt.Errorf("mtu of network %s: %q is not a number", n.Name, mtu)
 		}

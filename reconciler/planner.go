@@ -347,7 +347,7 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 		}
 		return
 	}
-	n := failures(t)
+	n := failures(s, t)
 	if n > 0 {
 		st.worse(PhaseFailing, "%s-%d %s; %s", s.Name, slot, why, due(at, p.now))
 	} else {

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -72,7 +73,7 @@ func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
 	}
 	delay := s.Restart.Delay
 	if delay == 0 {
-		delay = backoff(failures(t) - 1)
+		delay = backoff(failures(s, t) - 1)
 	}
 	return restart, t.FinishedAt.Add(delay), exitReason(t)
 }
@@ -92,11 +93,13 @@ func ready(t *Task, now time.Time) (ok bool, until time.Time) {
 }
 
 // failures is the count for the successor of t.
-func failures(t *Task) int {
+func failures(s *Service, t *Task) int {
 	if t.Lost || !t.StopAt.IsZero() {
 		return 0
 	}
-	if !t.StartedAt.IsZero() && t.FinishedAt.Sub(t.StartedAt) >= backoffReset {
+	// restart_policy.window is how long a task must run for its start to
+	// have been a success.
+	if !t.StartedAt.IsZero() && t.FinishedAt.Sub(t.StartedAt) >= cmp.Or(s.Restart.Window, backoffReset) {
 		return 1
 	}
 	return t.Failures + 1

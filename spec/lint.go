@@ -115,7 +115,7 @@ func (l *loading) unsupported(u *unit, v visit) bool {
 		return true
 	}
 	if !a.Honoured {
-		if v.in != nil && strings.HasSuffix(a.Path, "driver_opts.*") && slices.Contains(honouredDriverOpts, v.name) {
+		if v.in != nil && slices.Contains(honouredDriverOpts[a.Path], v.name) {
 			return false
 		}
 		l.ignored = append(l.ignored, u.src.node(Ignored, v.node(), v.path, name+" is not honoured", a.Hint))

@@ -95,7 +95,8 @@ var table = []group{
 
 	{under: "services.*.deploy", names: `. endpoint_mode replicas resources resources.limits resources.limits.cpus
 		resources.limits.memory resources.limits.pids restart_policy restart_policy.condition restart_policy.delay
-		restart_policy.max_attempts restart_policy.window`},
+		restart_policy.max_attempts restart_policy.window update_config update_config.order
+		update_config.parallelism`},
 	{
 		under: "services.*.deploy.mode", names: ".", values: []string{"replicated"},
 		hint: "use mode replicated with replicas",
@@ -116,8 +117,8 @@ var table = []group{
 		ignored: true, hint: "limits are honoured: resources.limits",
 	},
 	{
-		under: "services.*.deploy.update_config", names: ". delay failure_action max_failure_ratio monitor order parallelism",
-		ignored: true, hint: "tasks are replaced one at a time",
+		under: "services.*.deploy.update_config", names: "delay failure_action max_failure_ratio monitor",
+		ignored: true, hint: "order and parallelism are honoured; a version that is not ready leaves the old one serving",
 	},
 	{
 		under: "services.*.deploy.rollback_config", names: ". delay failure_action max_failure_ratio monitor order parallelism",
@@ -219,11 +220,11 @@ var table = []group{
 		hint: "keep addresses free with ip_range",
 	},
 
-	{under: "volumes", names: "* *.external *.external.name *.labels *.labels.* *.name"},
+	{under: "volumes", names: "* *.driver_opts *.external *.external.name *.labels *.labels.* *.name"},
 	{under: "volumes.*.driver", names: ".", values: []string{"local", "default", ""}, hint: "the volume is made as a local folder"},
 	{
-		under: "volumes.*.driver_opts", names: ". *", ignored: true,
-		hint: "mount it on the host, for example in /etc/fstab, and use a bind",
+		under: "volumes.*.driver_opts", names: "*", ignored: true,
+		hint: "type, o and device are honoured",
 	},
 
 	{under: "configs", names: "* *.content *.environment *.file *.labels *.labels.* *.name"},
@@ -237,8 +238,12 @@ var table = []group{
 	},
 }
 
-// honouredDriverOpts are the driver_opts of a network that are honoured.
-var honouredDriverOpts = []string{"com.docker.network.driver.mtu", "mtu"}
+// honouredDriverOpts are the driver_opts that are honoured, by the path that
+// the schema has for all of them.
+var honouredDriverOpts = map[string][]string{
+	"networks.*.driver_opts.*": {"com.docker.network.driver.mtu", "mtu"},
+	"volumes.*.driver_opts.*":  {"type", "o", "device"},
+}
 
 // notInJob and notInHook are the attributes of a service that a job and a
 // pre_start hook have not; the schema builds the three from common parts.
