@@ -370,10 +370,17 @@ func due(at, now time.Time) string {
 	return "restarts now"
 }
 
-// stopped plans one slot of a service that the user stopped.
+// stopped plans one slot of a service that the user stopped. It goes after
+// those that depend on it and are stopped too.
 func (p *planner) stopped(s *Service, slot int, st *Status) {
 	st.worse(PhaseStopped, "stopped")
+	by := p.dependent(s.Name, func(d *Service) bool { return d.Stopped })
 	for i, t := range p.slots[s.Name][slot] {
+		if t.live() && by != "" {
+			p.wait(s.Name, slot, time.Time{}, by+" to end")
+			st.worse(PhaseStopping, "waits for %s to end", by)
+			continue
+		}
 		if t.live() {
 			st.worse(PhaseStopping, "%s-%d is stopping", s.Name, slot)
 		}

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"berth/spec"
 )
 
 // retirement says how a task ends.
@@ -72,27 +74,19 @@ func (p *planner) unwanted(name string) {
 // the networks, then the record of the stack.
 func (p *planner) remove() {
 	names := slices.Sorted(maps.Keys(p.slots))
-	needed := map[string]string{} // service: a live dependent
-	for _, name := range slices.Sorted(maps.Keys(p.want.Services)) {
-		if !p.anyLive(name) {
-			continue
-		}
-		for _, d := range p.want.Services[name].DependsOn {
-			needed[d.Service] = name
-		}
-	}
 	for _, name := range names {
 		s, ok := p.want.Services[name]
 		if !ok {
 			s = Service{Name: name, Grace: defaultGrace}
 		}
 		st := Status{Service: name, Removed: true, Phase: PhaseStopping, Reason: "stopping"}
+		by := p.dependent(name, func(*Service) bool { return true })
 		for _, slot := range slices.Sorted(maps.Keys(p.slots[name])) {
 			for _, t := range p.slots[name][slot] {
 				if t.live() {
 					st.Old++
 				}
-				if by := needed[name]; by != "" && t.live() {
+				if by != "" && t.live() {
 					p.wait(name, slot, time.Time{}, by+" to end")
 					st.Reason = "waits for " + by + " to end"
 					continue
@@ -110,6 +104,19 @@ func (p *planner) remove() {
 		after = append(after, p.act(Action{Kind: RemoveNetwork, Target: n, Cause: "the stack is removed"}))
 	}
 	p.act(Action{Kind: RemoveStack, Target: p.want.Name, Cause: "nothing of it is left", After: after})
+}
+
+// dependent names a service with live tasks that depends on service and that
+// ends too; "" if there is none.
+func (p *planner) dependent(service string, ends func(*Service) bool) string {
+	for _, name := range slices.Sorted(maps.Keys(p.want.Services)) {
+		s := p.want.Services[name]
+		depends := slices.ContainsFunc(s.DependsOn, func(d spec.Dependency) bool { return d.Service == service })
+		if depends && ends(&s) && p.anyLive(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (p *planner) anyLive(service string) bool {
