@@ -360,6 +360,15 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 	if t.Published {
 		return // first out of the map, then its successor
 	}
+	if s.Order == StopFirst && slices.ContainsFunc(old, (*Task).live) {
+		// The order changed while a start-first replacement was under way.
+		for _, o := range old {
+			if o.live() {
+				p.retire(s, o, retirement{cause: "a new version follows", drain: true})
+			}
+		}
+		return
+	}
 	p.create(s, slot, Action{Failures: n, Restarts: t.Restarts + 1, Cause: why})
 }
 

@@ -140,6 +140,7 @@ var cases = []struct {
 	{"a service that is gone ends", stack(web(1)), []Task{running("web", 1, 1, "k2"), running("cron", 1, 1, "k2")}},
 	{"a stopped service ends without a successor", stack(web(1, stoppedByUser)), []Task{running("web", 1, 1, "k2")}},
 	{"stopped services end dependents first", stack(web(1, stoppedByUser, needs("db", spec.DependsStarted)), web(1, named("db"), stoppedByUser)), []Task{running("web", 1, 1, "k2"), running("db", 1, 1, "k2")}},
+	{"stop-first ends an old live task before it follows an exited one", stack(web(1, stopFirst)), []Task{running("web", 1, 1, "k1"), running("web", 1, 2, "k2", exited(1, time.Minute, time.Second, 0))}},
 	{"a started service comes back at once", stack(web(1)), []Task{running("web", 1, 1, "k2", exited(143, time.Second, time.Hour, 0), func(t *Task) { t.StopAt = ago(2 * time.Second) })}},
 	{"going back keeps the old task that still runs", stack(web(1)), []Task{running("web", 1, 1, "k2"), running("web", 1, 2, "k3", unready)}},
 	{"a program that can't be run is not tried again", stack(web(1, policy(spec.RestartAlways, 0))), []Task{running("web", 1, 1, "k2", exited(127, time.Second, 0, 0), func(t *Task) { t.Unstartable, t.Reason = true, "start \"nosuch\": not found" })}},
