@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -85,7 +86,8 @@ func (a *Agent) volumeMount(ctx context.Context, t *store.Task, st *spec.Stack, 
 		}
 	}
 	if m.Subpath != "" {
-		if source, release, err = volume.Subpath(source, m.Subpath); err != nil {
+		at := sha256.Sum256([]byte(m.Target))
+		if source, release, err = a.pin(fmt.Sprintf("%s-%x", t.ID, at[:8]), source, m.Subpath); err != nil {
 			return rm, nil, fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}

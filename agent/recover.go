@@ -100,6 +100,9 @@ func (a *Agent) sweep(ctx context.Context) error {
 	if err := a.networks.Sweep(ctx, networks, tasks); err != nil {
 		return fmt.Errorf("sweep the networks: %w", err)
 	}
+	if err := a.sweepSubpaths(); err != nil {
+		return err
+	}
 	for _, root := range []string{filepath.Join(a.cfg.Run, "tasks"), filepath.Join(a.cfg.Root, "tasks")} {
 		entries, err := os.ReadDir(root)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
