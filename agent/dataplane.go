@@ -9,6 +9,10 @@ import (
 	"syscall"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
+
+	"berth/dataplane"
+	"berth/overlaynet"
 )
 
 // needed says whether anybody needs the dataplane now.
@@ -18,7 +22,33 @@ func (t *traffic) needed() bool {
 	return len(t.snapshot.Networks) > 0 || len(t.snapshot.Loopback) > 0
 }
 
-func (a *Agent) dataplaneLock() string { return filepath.Join(a.cfg.Run, "dataplane.lock") }
+// nobody is whom the dataplane runs as: it reads what containers and foreign
+// resolvers send. All that it may do beyond is to bind port 53.
+const nobody = overlaynet.DataplaneUID
+
+// dataplaneFolder makes the folder that agent and dataplane share, with the
+// lock file in it. Nobody else may look into it.
+func (a *Agent) dataplaneFolder() error {
+	dir := dataplane.Folder(a.cfg.Run)
+	if _, err := os.Stat(dataplane.LockPath(a.cfg.Run)); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the dataplane's folder: %w", err)
+	}
+	lock, err := os.OpenFile(dataplane.LockPath(a.cfg.Run), os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("make the dataplane's lock: %w", err)
+	}
+	defer lock.Close()
+	if os.Geteuid() != 0 {
+		return nil // tests without root start no dataplane
+	}
+	if err := errors.Join(lock.Chown(nobody, nobody), os.Chown(dir, nobody, nobody)); err != nil {
+		return fmt.Errorf("give the dataplane its folder: %w", err)
+	}
+	return nil
+}
 
 // ensureDataplane starts the dataplane when it is needed and does not run. It
 // lives in its own session and outlives the agent. With nothing left to serve
@@ -33,7 +63,7 @@ func (a *Agent) ensureDataplane(needed bool) error {
 		return nil // it serves, or will soon: it may not hold its lock yet
 	}
 	// The dataplane holds this lock for as long as it serves.
-	l := flock.New(a.dataplaneLock())
+	l := flock.New(dataplane.LockPath(a.cfg.Run))
 	free, err := l.TryLock()
 	if err != nil {
 		return fmt.Errorf("look for the dataplane: %w", err)
@@ -49,10 +79,19 @@ func (a *Agent) ensureDataplane(needed bool) error {
 		return fmt.Errorf("start the dataplane: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(a.cfg.Executable, "dataplane", "--run", a.cfg.Run)
+	program := a.cfg.Executable
+	if own, err := os.Executable(); err == nil && own == program {
+		program = "/proc/self/exe" // nobody may not be able to walk to its path
+	}
+	cmd := exec.Command(program, "dataplane", "--run", a.cfg.Run)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Args[0] = a.cfg.Executable // what people see in ps
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setsid: true, Credential: &syscall.Credential{Uid: nobody, Gid: nobody},
+		AmbientCaps: []uintptr{unix.CAP_NET_BIND_SERVICE},
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the dataplane: %w", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -109,10 +108,11 @@ func (a *Agent) traffics(ctx context.Context, r overlaynet.Rules) error {
 	return a.networks.Sync(ctx, r)
 }
 
-func (a *Agent) snapshotPath() string { return filepath.Join(a.cfg.Run, "dataplane.json") }
-
 func (a *Agent) writeSnapshot(s dataplane.Snapshot) error {
-	if err := dataplane.Write(a.snapshotPath(), s); err != nil {
+	if err := a.dataplaneFolder(); err != nil {
+		return err
+	}
+	if err := dataplane.Write(dataplane.SnapshotPath(a.cfg.Run), s); err != nil {
 		return fmt.Errorf("write the names: %w", err)
 	}
 	return a.ensureDataplane(len(s.Networks) > 0 || len(s.Loopback) > 0)

@@ -3,7 +3,7 @@ package dataplane
 import "net/netip"
 
 // Snapshot is all that the dataplane knows. The agent writes it to
-// RUN/dataplane.json with rename; the dataplane applies it whole.
+// RUN/dataplane/snapshot.json with rename; the dataplane applies it whole.
 type Snapshot struct {
 	Version  int       `json:"version"` // 1
 	Networks []Network `json:"networks"`

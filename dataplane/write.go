@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/google/renameio/v2"
 )
@@ -17,9 +18,20 @@ const Version = 1
 // newer than the other's agent. What was in force stays.
 var errVersion = errors.New("unknown snapshot version")
 
+// Folder is where the agent and the dataplane of a run folder meet. It belongs
+// to the user that the dataplane runs as.
+func Folder(run string) string { return filepath.Join(run, "dataplane") }
+
+// SnapshotPath is the snapshot of a run folder.
+func SnapshotPath(run string) string { return filepath.Join(Folder(run), "snapshot.json") }
+
+// LockPath is the file that the dataplane of a run folder holds locked for as
+// long as it serves.
+func LockPath(run string) string { return filepath.Join(Folder(run), "dataplane.lock") }
+
 // Write puts s in place of the file at path in one step, and only if that
 // changes it: a dataplane is never woken for nothing. Equal snapshots are
-// equal bytes.
+// equal bytes. The file can be read by whoever can look into its folder.
 func Write(path string, s Snapshot) error {
 	if s.Version == 0 {
 		s.Version = Version
@@ -31,7 +43,7 @@ func Write(path string, s Snapshot) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, b) {
 		return nil
 	}
-	if err := renameio.WriteFile(path, b, 0o600); err != nil {
+	if err := renameio.WriteFile(path, b, 0o644); err != nil {
 		return fmt.Errorf("write dataplane snapshot: %w", err)
 	}
 	return nil

@@ -13,6 +13,9 @@ import (
 // ErrPortInUse says that a process of the host holds a port.
 var ErrPortInUse = errors.New("port in use")
 
+// DataplaneUID is the user that the dataplane runs as: nobody.
+const DataplaneUID = 65534
+
 // Reserve holds the host's port of p until the result is closed, so that a
 // conflict is an error before anything is stopped, and so that no other
 // process takes the port meanwhile. ErrPortInUse names the holder:
@@ -22,8 +25,9 @@ var ErrPortInUse = errors.New("port in use")
 // Traffic never reaches the sockets: the rules redirect it. TCP sockets are
 // bound and do not listen, so without rules a connection is refused; UDP ones
 // have a filter that drops everything, so no buffer fills. All have
-// SO_REUSEPORT, because the dataplane, which runs as the same user and sets it
-// too, must listen on [::1] and on port 53 of the gateways.
+// SO_REUSEPORT and belong to DataplaneUID, because the dataplane, which runs as
+// that user and sets it too, must listen on [::1] and on port 53 of the
+// gateways: the kernel shares a port only among sockets of one user.
 func Reserve(p PublishedPort) (io.Closer, error) {
 	r := &reservation{}
 	for _, addr := range reserveAddrs(p.HostIP.Unmap()) {
@@ -142,6 +146,11 @@ func bind(fd int, to unix.Sockaddr, family int, protocol string) error {
 	}
 	if family == unix.AF_INET6 {
 		options = append(options, struct{ level, name int }{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY})
+	}
+	if os.Geteuid() == 0 {
+		if err := unix.Fchown(fd, DataplaneUID, -1); err != nil {
+			return fmt.Errorf("give the socket to the dataplane's user: %w", err)
+		}
 	}
 	for _, o := range options {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, 1); err != nil {

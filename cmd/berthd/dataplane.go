@@ -1,11 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"berth/dataplane"
 )
@@ -17,9 +18,12 @@ func newDataplane(o *agentOptions) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			run := abs(o.run)
+			// Whoever else runs as the same user shall not look into it.
+			if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+				return fmt.Errorf("close the process to others: %w", err)
+			}
 			return dataplane.Run(cmd.Context(), dataplane.Options{
-				SnapshotPath: filepath.Join(run, "dataplane.json"),
+				SnapshotPath: dataplane.SnapshotPath(abs(o.run)),
 				Log:          slog.New(slog.NewTextHandler(os.Stderr, nil)),
 			})
 		},
