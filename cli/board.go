@@ -133,6 +133,10 @@ func (r *serviceRow) settled() bool {
 	return false
 }
 
+// untouched says that the rollout had nothing to do for the service: of fifty
+// services nobody wants to read forty-nine that are as they were.
+func (r *serviceRow) untouched() bool { return r.Change == "unchanged" && r.settled() }
+
 // text is what the service's line says, without how long it took, and the
 // style of it.
 func (r *serviceRow) text() (string, Style) {

@@ -73,6 +73,9 @@ func (p *plainProgress) Handle(news api.Progress) {
 		fmt.Fprintln(p.screen, title(*news.Applied))
 	case news.Service != nil:
 		row := p.board.service(*news.Service, now)
+		if row.untouched() {
+			return
+		}
 		text, _ := row.text()
 		if row.settled() {
 			text, _ = row.line(now)
