@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"berth/overlaynet"
@@ -14,15 +15,34 @@ import (
 // ports holds the host ports of all stacks, so that a port that somebody else
 // has is an error before anything changes, and nobody takes one of ours.
 type ports struct {
+	reserve func(overlaynet.PublishedPort) (io.Closer, error)
+
 	mu   sync.Mutex
-	held map[string]io.Closer // "stack" -> by "host:port/proto"
-	of   map[string]string    // holder by "host:port/proto"
+	held map[string]*holding // by portName
 }
 
-func newPorts() *ports { return &ports{held: map[string]io.Closer{}, of: map[string]string{}} }
+// holding is one reserved port.
+type holding struct {
+	stack  string
+	claims []string
+	socket io.Closer
+}
+
+func newPorts() *ports { return &ports{reserve: overlaynet.Reserve, held: map[string]*holding{}} }
 
 func portName(host string, port uint16, proto string) string {
 	return fmt.Sprintf("%s:%d/%s", host, port, proto)
+}
+
+// portClaims are what a port takes that nobody else may take: every address of
+// the host is 0.0.0.0 and [::]. One address beside every address is no
+// conflict (overlaynet.Check): the closer one wins.
+func portClaims(host string, port uint16, proto string) []string {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return []string{portName("0.0.0.0", port, proto), portName("::", port, proto)}
+	}
+	return []string{portName(ip.Unmap().String(), port, proto)}
 }
 
 // hold takes the ports of a revision that are not held yet. On failure it
@@ -32,29 +52,28 @@ func (p *ports) hold(stack string, r *spec.Stack, chosen map[string]uint16) (map
 	defer p.mu.Unlock()
 	out := map[string]uint16{}
 	var took []string
-	undo := func() {
-		for _, name := range took {
-			p.held[name].Close()
-			delete(p.held, name)
-			delete(p.of, name)
-		}
-	}
+	mine := map[string]string{} // claim: service of this revision
 	for _, service := range sortedKeys(r.Services) {
 		svc := r.Services[service]
-		if svc.NetworkMode == "host" || svc.NetworkMode == "none" || svc.Replicas == 0 {
+		if !publishes(&svc) {
 			continue
 		}
 		for i, port := range svc.Ports {
 			key := portKey(service, i)
-			name, got, err := p.take(stack, port, chosen[key])
+			name, got, err := p.take(stack, port, chosen[key], mine)
 			if name != "" {
 				took = append(took, name)
 			}
 			if err != nil {
-				undo()
+				for _, name := range took {
+					p.drop(name)
+				}
 				return nil, placed(r, fmt.Sprintf("services.%s.ports.%d", service, i), err)
 			}
-			if port.PublishedEnd != 0 || port.Published == 0 {
+			for _, c := range portClaims(port.HostIP, got, port.Protocol) {
+				mine[c] = service
+			}
+			if isChosen(port) {
 				out[key] = got
 			}
 		}
@@ -62,32 +81,43 @@ func (p *ports) hold(stack string, r *spec.Stack, chosen map[string]uint16) (map
 	return out, nil
 }
 
+// publishes says that the ports of s are mapped from the host.
+func publishes(s *spec.Service) bool {
+	return s.NetworkMode != "host" && s.NetworkMode != "none" && s.Replicas > 0
+}
+
+// isChosen says that the agent chooses the host port of p, from a range or
+// from all.
+func isChosen(p spec.Port) bool { return p.PublishedEnd != 0 || p.Published == 0 }
+
 // take reserves one port and returns the name under which it is newly held
-// ("" if it was held before) and its number.
-func (p *ports) take(stack string, port spec.Port, chosen uint16) (string, uint16, error) {
+// ("" if it was held before) and its number. chosen is what it was before.
+func (p *ports) take(stack string, port spec.Port, chosen uint16, mine map[string]string) (string, uint16, error) {
 	host, _ := netip.ParseAddr(port.HostIP)
 	first, last := port.Published, max(port.Published, port.PublishedEnd)
-	if chosen != 0 {
-		first, last = chosen, chosen
-	}
 	if first == 0 {
 		first, last = 32768, 60999
+	}
+	if isChosen(port) && first <= chosen && chosen <= last {
+		first, last = chosen, chosen
 	}
 	var firstErr error
 	for n := first; ; n++ {
 		name := portName(port.HostIP, n, port.Protocol)
-		switch holder := p.of[name]; {
-		case holder == stack && (port.Published != 0 && port.PublishedEnd == 0 || chosen == n):
+		by := p.holder(stack, portClaims(port.HostIP, n, port.Protocol), mine)
+		own := p.held[name]
+		switch {
+		case by != "":
+			firstErr = errors.Join(firstErr, fmt.Errorf("port %d/%s is published by %s: %w", n, port.Protocol, by, overlaynet.ErrPortInUse))
+		case own != nil:
 			return "", n, nil
-		case holder == "":
-			c, err := overlaynet.Reserve(overlaynet.PublishedPort{HostIP: host, Port: n, Protocol: port.Protocol, Target: port.Target})
+		default:
+			c, err := p.reserve(overlaynet.PublishedPort{HostIP: host, Port: n, Protocol: port.Protocol, Target: port.Target})
 			if err == nil {
-				p.held[name], p.of[name] = c, stack
+				p.held[name] = &holding{stack: stack, claims: portClaims(port.HostIP, n, port.Protocol), socket: c}
 				return name, n, nil
 			}
 			firstErr = errors.Join(firstErr, err)
-		default:
-			firstErr = errors.Join(firstErr, fmt.Errorf("port %d/%s is published by stack %s: %w", n, port.Protocol, holder, overlaynet.ErrPortInUse))
 		}
 		if n == last {
 			break
@@ -99,25 +129,48 @@ func (p *ports) take(stack string, port spec.Port, chosen uint16) (string, uint1
 	return "", 0, firstErr
 }
 
+// holder names another stack, or a service of this revision, that has one of
+// the claims; "" if nobody does.
+func (p *ports) holder(stack string, claims []string, mine map[string]string) string {
+	for _, c := range claims {
+		if s := mine[c]; s != "" {
+			return "service " + s
+		}
+		for _, h := range p.held {
+			if h.stack != stack && slices.Contains(h.claims, c) {
+				return "stack " + h.stack
+			}
+		}
+	}
+	return ""
+}
+
+// drop gives back one port.
+func (p *ports) drop(name string) {
+	p.held[name].socket.Close()
+	delete(p.held, name)
+}
+
 // keep gives back the ports that the stack holds and r does not publish.
 func (p *ports) keep(stack string, r *spec.Stack, chosen map[string]uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	wanted := map[string]bool{}
 	for service, svc := range r.Services {
+		if !publishes(&svc) {
+			continue
+		}
 		for i, port := range svc.Ports {
 			n := port.Published
 			if c := chosen[portKey(service, i)]; c != 0 {
 				n = c
 			}
-			wanted[portName(port.HostIP, n, port.Protocol)] = svc.Replicas > 0
+			wanted[portName(port.HostIP, n, port.Protocol)] = true
 		}
 	}
-	for name, holder := range p.of {
-		if holder == stack && !wanted[name] {
-			p.held[name].Close()
-			delete(p.held, name)
-			delete(p.of, name)
+	for name, h := range p.held {
+		if h.stack == stack && !wanted[name] {
+			p.drop(name)
 		}
 	}
 }
@@ -128,10 +181,9 @@ func (p *ports) release(stack string) { p.keep(stack, &spec.Stack{}, nil) }
 func (p *ports) releaseAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, c := range p.held {
-		c.Close()
+	for name := range p.held {
+		p.drop(name)
 	}
-	p.held, p.of = map[string]io.Closer{}, map[string]string{}
 }
 
 // placedError is an error with a place in the user's file.

@@ -187,6 +187,9 @@ func (a *Agent) publishedPorts(v view, r *overlaynet.Rules, snap *dataplane.Snap
 		}
 		for _, service := range sortedKeys(rev.Stack.Services) {
 			svc := rev.Stack.Services[service]
+			if !publishes(&svc) {
+				continue // nor does it hold its ports: another stack may
+			}
 			owner := service
 			if parent, ok := strings.CutPrefix(svc.NetworkMode, "service:"); ok {
 				owner = parent
