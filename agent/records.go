@@ -42,6 +42,7 @@ func (a *Agent) recordTasks(plan *reconciler.Plan, acts []reconciler.Action) []r
 		for i, act := range acts {
 			t, err := a.newTask(c, s, r, d, act)
 			if err != nil {
+				c.forgetTask(t.ID)
 				out[i].err = err
 				continue
 			}
@@ -134,7 +135,7 @@ func (a *Agent) address(c *change, n *store.Network, wanted string, six bool) (n
 			return addr, fmt.Errorf("address %s: %w", wanted, err)
 		case !subnet.Contains(addr):
 			return addr, fmt.Errorf("address %s is not in subnet %s of network %s", wanted, subnet, n.Name)
-		case taken[addr]:
+		case taken[addr], addr == n.Gateway4, addr == n.Gateway6:
 			return addr, fmt.Errorf("address %s of network %s is in use", wanted, n.Name)
 		}
 		return addr, nil

@@ -87,6 +87,10 @@ func (c *change) putTask(t store.Task)                   { c.tasks[t.ID] = &t }
 func (c *change) putNetwork(n store.Network)             { c.networks[n.Name] = &n }
 func (c *change) putVIP(v store.VIP)                     { c.vips[store.VIPKey(v.Network, v.Stack, v.Service)] = &v }
 func (c *change) dropTask(id string)                     { c.tasks[id] = nil }
+
+// forgetTask takes back a task that this change put, as if it never had.
+func (c *change) forgetTask(id string) { delete(c.tasks, id) }
+
 func (c *change) dropNetwork(name string)                { c.networks[name] = nil }
 func (c *change) dropVIP(key string)                     { c.vips[key] = nil }
 
