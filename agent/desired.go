@@ -241,7 +241,9 @@ func (a *Agent) observed(v view, s *store.Stack, r *store.Revision) reconciler.O
 		for _, e := range t.Endpoints {
 			used[e.Network] = true
 		}
-		o.Tasks = append(o.Tasks, a.observeTask(t))
+		seen, own := a.observeTask(t), grace(s, &t.Spec)
+		seen.Grace = &own
+		o.Tasks = append(o.Tasks, seen)
 	}
 	for name, n := range v.networks {
 		if n.Stack != s.Name {

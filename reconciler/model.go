@@ -96,6 +96,9 @@ type Task struct {
 	Failures, Restarts int
 	// Parent is the task whose network namespace it shares.
 	Parent string
+	// Grace is its own, for when its service is not known any more;
+	// nil: 10 s; <0: for ever.
+	Grace *time.Duration
 	// Reason is why it could not start or is not ready, in one line.
 	Reason string
 }

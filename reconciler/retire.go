@@ -55,16 +55,24 @@ func (p *planner) draining(s *Service, t *Task) bool {
 // longer known.
 const defaultGrace = 10 * time.Second
 
+// unknown stands for the service of a task that the stack does not have.
+func unknown(t *Task) *Service {
+	s := &Service{Name: t.Service, Grace: defaultGrace}
+	if t.Grace != nil {
+		s.Grace = *t.Grace
+	}
+	return s
+}
+
 // unwanted ends the tasks of a service that is not in the stack any more.
 func (p *planner) unwanted(name string) {
-	s := &Service{Name: name, Grace: defaultGrace, Drain: 0}
 	st := Status{Service: name, Removed: true, Phase: PhaseStopping, Reason: "no longer in the file"}
 	for _, slot := range slices.Sorted(maps.Keys(p.slots[name])) {
 		for _, t := range p.slots[name][slot] {
 			if t.live() {
 				st.Old++
 			}
-			p.retire(s, t, retirement{cause: "no longer in the file", drain: true, remove: true})
+			p.retire(unknown(t), t, retirement{cause: "no longer in the file", drain: true, remove: true})
 		}
 	}
 	p.plan.Services = append(p.plan.Services, st)
@@ -76,9 +84,6 @@ func (p *planner) remove() {
 	names := slices.Sorted(maps.Keys(p.slots))
 	for _, name := range names {
 		s, ok := p.want.Services[name]
-		if !ok {
-			s = Service{Name: name, Grace: defaultGrace}
-		}
 		st := Status{Service: name, Removed: true, Phase: PhaseStopping, Reason: "stopping"}
 		by := p.dependent(name, func(*Service) bool { return true })
 		for _, slot := range slices.Sorted(maps.Keys(p.slots[name])) {
@@ -91,7 +96,11 @@ func (p *planner) remove() {
 					st.Reason = "waits for " + by + " to end"
 					continue
 				}
-				p.retire(&s, t, retirement{cause: "the stack is removed", remove: true})
+				own := &s
+				if !ok {
+					own = unknown(t)
+				}
+				p.retire(own, t, retirement{cause: "the stack is removed", remove: true})
 			}
 		}
 		p.plan.Services = append(p.plan.Services, st)
