@@ -83,7 +83,7 @@ func (a *Agent) apply(ctx context.Context, req *api.ApplyRequest, report func(ap
 	if err != nil {
 		return nil, err
 	}
-	record := nextStack(req, cur, next)
+	record := nextStack(req, cur, rev, next)
 	if rev != nil && !req.ForceRecreate && !req.RenewVolumes && sameRevision(rev, next) && sameRecord(cur, &record) {
 		return &api.Applied{Stack: st.Name, Revision: rev.Number}, nil
 	}
@@ -105,7 +105,14 @@ func (a *Agent) apply(ctx context.Context, req *api.ApplyRequest, report func(ap
 	}
 	a.ports.keep(st.Name, &next.Stack, chosen)
 	a.events.emit(apiEvent{Type: "stack", Action: "apply", Stack: st.Name, Revision: next.Number})
+	a.loop.forgive(st.Name)
 	a.loop.wake()
+	if rev != nil {
+		// Ports and virtual addresses may have changed without any task.
+		if err := a.traffic.sync(ctx); err != nil && ctx.Err() == nil {
+			report(api.Progress{Warning: "ports and names are not up to date yet: " + err.Error()})
+		}
+	}
 	return &api.Applied{Stack: st.Name, Revision: next.Number, Changed: true}, nil
 }
 
@@ -140,19 +147,14 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, rev *store.R
 	}
 	st := &next.Stack
 	st.Services = maps.Clone(st.Services)
-	for name, n := range req.Scale {
-		s, ok := st.Services[name]
-		if !ok {
-			return nil, invalid("no such service: %s", name)
-		}
-		s.Replicas = n
-		st.Services[name] = s
-	}
 	changing := changer(req, rev)
 	if rev != nil {
 		keepOthers(st, rev, req.Services, changing)
 	}
-	var err error
+	err := scale(st, req.Scale)
+	if err != nil {
+		return nil, err
+	}
 	if st.Configs, err = a.keepContents("config", st.Configs); err != nil {
 		return nil, err
 	}
@@ -170,6 +172,19 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, rev *store.R
 		return nil, err
 	}
 	return next, nil
+}
+
+// scale sets replicas, also of services that otherwise stay as they are.
+func scale(st *spec.Stack, to map[string]int) error {
+	for _, name := range sortedKeys(to) {
+		s, ok := st.Services[name]
+		if !ok {
+			return invalid("no such service: %s", name)
+		}
+		s.Replicas = to[name]
+		st.Services[name] = s
+	}
+	return nil
 }
 
 // changer says which services the request changes: those that it names, or
@@ -204,10 +219,49 @@ func keepOthers(st *spec.Stack, rev *store.Revision, services []string, changing
 	if !kept {
 		return
 	}
-	st.Networks = union(rev.Stack.Networks, st.Networks)
-	st.Volumes = union(rev.Stack.Volumes, st.Volumes)
-	st.Configs = union(rev.Stack.Configs, st.Configs)
-	st.Secrets = union(rev.Stack.Secrets, st.Secrets)
+	// What only kept services use stays with them; what a changing one uses
+	// is as the file has it now.
+	uses := usedBy(st, changing)
+	st.Networks = keepUnused(rev.Stack.Networks, st.Networks, uses.networks)
+	st.Volumes = keepUnused(rev.Stack.Volumes, st.Volumes, uses.volumes)
+	st.Configs = keepUnused(rev.Stack.Configs, st.Configs, uses.configs)
+	st.Secrets = keepUnused(rev.Stack.Secrets, st.Secrets, uses.secrets)
+}
+
+// uses are the keys of top-level elements that services use.
+type uses struct{ networks, volumes, configs, secrets map[string]bool }
+
+func usedBy(st *spec.Stack, which func(string) bool) uses {
+	u := uses{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	for name, s := range st.Services {
+		if !which(name) {
+			continue
+		}
+		for _, at := range s.Networks {
+			u.networks[at.Network] = true
+		}
+		for _, m := range s.Mounts {
+			u.volumes[m.Source] = m.Type == spec.MountVolume || u.volumes[m.Source]
+		}
+		for _, f := range s.Configs {
+			u.configs[f.Source] = true
+		}
+		for _, f := range s.Secrets {
+			u.secrets[f.Source] = true
+		}
+	}
+	return u
+}
+
+// keepUnused is was, with what is used or new as is has it.
+func keepUnused[V any](was, is map[string]V, used map[string]bool) map[string]V {
+	out := union(is, was)
+	for key, v := range is {
+		if used[key] {
+			out[key] = v
+		}
+	}
+	return out
 }
 
 func union[V any](under, over map[string]V) map[string]V {
@@ -264,21 +318,27 @@ func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.
 		wants[w] = append(wants[w], name)
 	}
 	var mu sync.Mutex
+	failed := map[string]error{} // by the first service that wants the image
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for w, services := range wants {
 		g.Go(func() error {
 			img, err := a.images.Pull(ctx, w.ref, images.PullOptions{
 				Platform: w.platform, Policy: images.Policy(w.policy),
-				Progress: func(p images.Progress) { report(api.Progress{Pull: (*api.PullProgress)(&p)}) },
+				Progress: func(p images.Progress) {
+					if p.Layer == "" && p.Status == "exists" {
+						return // most often; nothing was pulled, nothing to say
+					}
+					report(api.Progress{Pull: (*api.PullProgress)(&p)})
+				},
 			})
 			mu.Lock()
 			defer mu.Unlock()
+			if err != nil {
+				failed[services[0]] = err
+				return nil
+			}
 			for _, name := range services {
-				if err != nil {
-					errs = multierror.Append(errs, placed(&next.Stack, "services."+name+".image", imageError(err)))
-					break
-				}
 				next.Digests[name] = img.Digest
 			}
 			return nil
@@ -287,11 +347,14 @@ func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	for _, name := range sortedKeys(failed) {
+		errs = multierror.Append(errs, placed(&next.Stack, "services."+name+".image", imageError(failed[name])))
+	}
 	return errs.ErrorOrNil()
 }
 
 // nextStack is the record of the stack after the request.
-func nextStack(req *api.ApplyRequest, cur *store.Stack, next *store.Revision) store.Stack {
+func nextStack(req *api.ApplyRequest, cur *store.Stack, rev, next *store.Revision) store.Stack {
 	out := store.Stack{Name: next.Stack.Name, UID: randomID(), Created: time.Now()}
 	if cur != nil {
 		out = *cur
@@ -312,7 +375,12 @@ func nextStack(req *api.ApplyRequest, cur *store.Stack, next *store.Revision) st
 		if len(req.Services) > 0 && !slices.Contains(req.Services, name) {
 			continue
 		}
-		if req.NoStart && (cur == nil || cur.Stopped[name]) {
+		isNew := rev == nil
+		if !isNew {
+			_, was := rev.Stack.Services[name]
+			isNew = !was
+		}
+		if req.NoStart && (isNew || cur.Stopped[name]) {
 			out.Stopped[name] = true
 		} else {
 			delete(out.Stopped, name)
@@ -357,12 +425,14 @@ func (a *Agent) checkStack(r *store.Revision) error {
 		errs = multierror.Append(errs, placed(&r.Stack, path, invalid(format, args...)))
 	}
 	v := a.w.view()
-	for key, n := range r.Stack.Networks {
+	for _, key := range sortedKeys(r.Stack.Networks) {
+		n := r.Stack.Networks[key]
 		if n.External && v.networks[n.Name] == nil {
 			fail("networks."+key, "network %s is external and does not exist; make it with `berth network create %s`", n.Name, n.Name)
 		}
 	}
-	for key, vol := range r.Stack.Volumes {
+	for _, key := range sortedKeys(r.Stack.Volumes) {
+		vol := r.Stack.Volumes[key]
 		if vol.External && !a.volumeExists(vol.Name) {
 			fail("volumes."+key, "volume %s is external and does not exist; make it with `berth volume create %s`", vol.Name, vol.Name)
 		}

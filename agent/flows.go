@@ -33,8 +33,9 @@ func (f *flows) count(id string) int {
 	return -1
 }
 
-// sync chooses whom to count and starts counting if there is anybody.
-func (f *flows) sync(v view) {
+// sync chooses whom to count and starts counting if there is anybody; counting
+// ends with ctx.
+func (f *flows) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.draining = map[string][]netip.Addr{}
@@ -52,12 +53,14 @@ func (f *flows) sync(v view) {
 	}
 	if len(f.draining) > 0 && !f.running {
 		f.running = true
-		go f.run()
+		wg.Go(func() { f.run(ctx) })
 	}
 }
 
 // run counts until nobody drains.
-func (f *flows) run() {
+func (f *flows) run(ctx context.Context) {
+	tick := time.NewTicker(flowsEvery)
+	defer tick.Stop()
 	for {
 		f.mu.Lock()
 		if len(f.draining) == 0 {
@@ -75,9 +78,12 @@ func (f *flows) run() {
 			}
 		}
 		f.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		got, err := f.a.networks.Flows(ctx, addrs)
+		counting, cancel := context.WithTimeout(ctx, 5*time.Second)
+		got, err := f.a.networks.Flows(counting, addrs)
 		cancel()
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			f.a.log.Warn("count connections", "err", err)
 		} else {
@@ -92,6 +98,10 @@ func (f *flows) run() {
 			f.mu.Unlock()
 			f.a.loop.wake()
 		}
-		time.Sleep(flowsEvery)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }

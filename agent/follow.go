@@ -53,7 +53,7 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 		case <-later:
 		case <-deadline.C:
 			return &api.Done{
-				Outcome: api.OutcomeNotReady, Detail: watch.unready(plan),
+				Outcome: api.OutcomeNotReady, Detail: watch.unready(plan, r),
 				Hint: fmt.Sprintf("no progress for %s; see `berth ps` and `berth logs`", progressDeadline),
 			}, nil
 		case <-ctx.Done():
@@ -187,7 +187,7 @@ func (w *watcher) outcome(plan *reconciler.Plan) *api.Done {
 }
 
 // unready lists what is not ready and why.
-func (w *watcher) unready(plan *reconciler.Plan) string {
+func (w *watcher) unready(plan *reconciler.Plan, r *store.Revision) string {
 	if plan == nil {
 		return "nothing has happened yet"
 	}
@@ -197,7 +197,7 @@ func (w *watcher) unready(plan *reconciler.Plan) string {
 			if out != "" {
 				out += "; "
 			}
-			out += st.Service + ": " + st.Reason
+			out += st.Service + ": " + w.a.serviceStatus(st, r).Reason
 		}
 	}
 	return out

@@ -105,7 +105,7 @@ func (l *loop) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 		sooner(l.start(ctx, wg, plan, now))
 	}
 	l.a.probes.sync(v)
-	l.a.flows.sync(v)
+	l.a.flows.sync(ctx, wg, v)
 	l.mu.Lock()
 	l.ended = n
 	l.changed.broadcast()
@@ -223,6 +223,18 @@ func (l *loop) release(stack string, act reconciler.Action) {
 	l.mu.Lock()
 	delete(l.inflight, stack+" "+act.Target)
 	l.mu.Unlock()
+}
+
+// forgive lets failed actions of a stack be tried again at once: what made
+// them fail may have been put right.
+func (l *loop) forgive(stack string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key := range l.failures {
+		if strings.HasPrefix(key, stack+" ") {
+			delete(l.failures, key)
+		}
+	}
 }
 
 // trouble gives the error that an action on one of the targets meets, if any.

@@ -24,7 +24,7 @@ func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	record := nextStack(req, cur, next)
+	record := nextStack(req, cur, rev, next)
 	out := &api.Plan{Stack: req.Stack.Name, Next: next.Number, Images: missing}
 	if rev != nil {
 		out.Revision = rev.Number
@@ -50,19 +50,13 @@ func (a *Agent) preview(req *api.ApplyRequest, rev *store.Revision) (next *store
 	offline.Stack.Configs, offline.Stack.Secrets = a.digests(req.Stack.Configs), a.digests(req.Stack.Secrets)
 	changing := changer(req, rev)
 	next = &store.Revision{Number: 1, Stack: offline.Stack, Digests: map[string]string{}}
+	next.Stack.Services = union(nil, req.Stack.Services)
 	if rev != nil {
 		next.Number = rev.Number + 1
-		next.Stack.Services = union(nil, req.Stack.Services)
 		keepOthers(&next.Stack, rev, req.Services, changing)
 	}
-	for name, n := range req.Scale {
-		s, ok := next.Stack.Services[name]
-		if !ok {
-			return nil, nil, invalid("no such service: %s", name)
-		}
-		next.Stack.Services = union(nil, next.Stack.Services)
-		s.Replicas = n
-		next.Stack.Services[name] = s
+	if err := scale(&next.Stack, req.Scale); err != nil {
+		return nil, nil, err
 	}
 	for name, s := range next.Stack.Services {
 		if rev != nil && !changing(name) && rev.Digests[name] != "" {

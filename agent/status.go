@@ -36,6 +36,11 @@ func (a *Agent) serviceStatus(st reconciler.Status, r *store.Revision) api.Servi
 	for slot := 1; slot <= st.Replicas; slot++ {
 		targets = append(targets, fmt.Sprintf("%s/%d", st.Service, slot))
 	}
+	for _, t := range a.w.view().tasks {
+		if t.Stack == r.Stack.Name && t.Service == st.Service && t.Live() {
+			targets = append(targets, t.ID)
+		}
+	}
 	if err := a.loop.trouble(r.Stack.Name, targets...); err != nil {
 		out.Phase, out.Reason = api.PhaseFailing, err.Error()
 	}
