@@ -79,11 +79,19 @@ func (a *Agent) ensureDataplane(needed bool) error {
 		return fmt.Errorf("start the dataplane: %w", err)
 	}
 	defer log.Close()
+	// Nobody may not be able to walk to the folder, or to the program's path:
+	// one is handed over open, the other is this process's own.
+	folder, err := os.Open(dataplane.Folder(a.cfg.Run))
+	if err != nil {
+		return fmt.Errorf("start the dataplane: %w", err)
+	}
+	defer folder.Close()
 	program := a.cfg.Executable
 	if own, err := os.Executable(); err == nil && own == program {
-		program = "/proc/self/exe" // nobody may not be able to walk to its path
+		program = "/proc/self/exe"
 	}
-	cmd := exec.Command(program, "dataplane", "--run", a.cfg.Run)
+	cmd := exec.Command(program, "dataplane", "--run", a.cfg.Run, "--folder", "/proc/self/fd/3")
+	cmd.ExtraFiles = []*os.File{folder}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.Args[0] = a.cfg.Executable // what people see in ps
