@@ -276,7 +276,9 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
 		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
 		Unstartable: t.Unstartable, LastLine: t.LastLine,
-		Flows: a.flows.count(t.ID),
+	}
+	if len(t.Endpoints) > 0 { // else it has no address that connections lead to
+		out.Flows = a.flows.count(t.ID)
 	}
 	switch t.State {
 	case store.StatePending:
