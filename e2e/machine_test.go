@@ -18,7 +18,7 @@ import (
 )
 
 // commandLimit ends a command that hangs.
-const commandLimit = 2 * time.Minute
+const commandLimit = 90 * time.Second
 
 // machine is an agent of a test's own and the command line that talks to it.
 // Like a user's, its agent is started by the first command.
@@ -50,8 +50,10 @@ func bareMachine(t *testing.T, dir string, settings ...string) *machine {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(m.root, "agent.log")) // there may be none
-			t.Logf("the agent's log:\n%s", log)
+			for _, name := range []string{"agent.log", "dataplane.log"} {
+				log, _ := os.ReadFile(filepath.Join(m.root, name)) // there may be none
+				t.Logf("%s:\n%s", name, log)
+			}
 		}
 		stop := exec.Command(program(t, "berthd"), "stop", "--root", m.root, "--run", m.run)
 		if out, err := stop.CombinedOutput(); err != nil {

@@ -85,7 +85,7 @@ func (s *stack) begin(t *testing.T, args ...string) *started {
 // up brings the stack up and waits until it is ready.
 func (s *stack) up(t *testing.T, args ...string) {
 	t.Helper()
-	s.must(t, append([]string{"up", "-d"}, args...)...)
+	s.must(t, append([]string{"up", "-d", "--wait-timeout", "60"}, args...)...)
 }
 
 // container is a line of `berth ps --format json`.
