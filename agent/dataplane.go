@@ -22,30 +22,35 @@ func (t *traffic) needed() bool {
 	return len(t.snapshot.Networks) > 0 || len(t.snapshot.Loopback) > 0
 }
 
-// nobody is whom the dataplane runs as: it reads what containers and foreign
-// resolvers send. All that it may do beyond is to bind port 53.
-const nobody = overlaynet.DataplaneUID
+// dataplaneUser is whom the dataplane runs as: it reads what containers and
+// foreign resolvers send. All that it may do beyond is to bind port 53.
+const dataplaneUser = overlaynet.DataplaneUID
 
-// dataplaneFolder makes the folder that agent and dataplane share, with the
-// lock file in it. Nobody else may look into it.
+// dataplaneFolder makes the folder that agent and dataplane share. It is
+// root's, so that no name in it can be made to lead elsewhere; the dataplane
+// may read in it, and write the two files that are its own.
 func (a *Agent) dataplaneFolder() error {
 	dir := dataplane.Folder(a.cfg.Run)
 	if _, err := os.Stat(dataplane.LockPath(a.cfg.Run)); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fmt.Errorf("make the dataplane's folder: %w", err)
 	}
-	lock, err := os.OpenFile(dataplane.LockPath(a.cfg.Run), os.O_CREATE|os.O_RDONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("make the dataplane's lock: %w", err)
+	for _, path := range []string{dataplane.PidPath(a.cfg.Run), dataplane.LockPath(a.cfg.Run)} {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
+		if err == nil && os.Geteuid() == 0 { // tests without root start no dataplane
+			err = f.Chown(dataplaneUser, dataplaneUser)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("make the dataplane's files: %w", err)
+		}
 	}
-	defer lock.Close()
 	if os.Geteuid() != 0 {
-		return nil // tests without root start no dataplane
+		return nil
 	}
-	if err := errors.Join(lock.Chown(nobody, nobody), os.Chown(dir, nobody, nobody)); err != nil {
-		return fmt.Errorf("give the dataplane its folder: %w", err)
+	if err := os.Chown(dir, 0, dataplaneUser); err != nil {
+		return fmt.Errorf("let the dataplane read its folder: %w", err)
 	}
 	return nil
 }
@@ -79,7 +84,7 @@ func (a *Agent) ensureDataplane(needed bool) error {
 		return fmt.Errorf("start the dataplane: %w", err)
 	}
 	defer log.Close()
-	// Nobody may not be able to walk to the folder, or to the program's path:
+	// Its user may not be able to walk to the folder, or to the program's path:
 	// one is handed over open, the other is this process's own.
 	folder, err := os.Open(dataplane.Folder(a.cfg.Run))
 	if err != nil {
@@ -97,7 +102,7 @@ func (a *Agent) ensureDataplane(needed bool) error {
 	cmd.Args[0] = a.cfg.Executable // what people see in ps
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid: true, Credential: &syscall.Credential{Uid: nobody, Gid: nobody},
+		Setsid: true, Credential: &syscall.Credential{Uid: dataplaneUser, Gid: dataplaneUser},
 		AmbientCaps: []uintptr{unix.CAP_NET_BIND_SERVICE},
 	}
 	if err := cmd.Start(); err != nil {

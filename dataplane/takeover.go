@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 )
 
 // lockRetry is how often a dataplane that serves already looks whether the
@@ -37,7 +36,9 @@ func newClaim(dir string) *claim {
 
 // announce makes this the dataplane that is to stay.
 func (c *claim) announce() error {
-	if err := renameio.WriteFile(c.pidFile, []byte(c.id), 0o644); err != nil {
+	// In place: the folder is not the dataplane's. A reader that finds the file
+	// empty looks again.
+	if err := os.WriteFile(c.pidFile, []byte(c.id), 0o600); err != nil {
 		return fmt.Errorf("announce the dataplane: %w", err)
 	}
 	return nil

@@ -18,8 +18,8 @@ const Version = 1
 // newer than the other's agent. What was in force stays.
 var errVersion = errors.New("unknown snapshot version")
 
-// Folder is where the agent and the dataplane of a run folder meet. It belongs
-// to the user that the dataplane runs as.
+// Folder is where the agent and the dataplane of a run folder meet. It is the
+// agent's; the files at LockPath and PidPath are the dataplane's.
 func Folder(run string) string { return filepath.Join(run, "dataplane") }
 
 // SnapshotPath is the snapshot of a run folder.
@@ -28,6 +28,10 @@ func SnapshotPath(run string) string { return filepath.Join(Folder(run), "snapsh
 // LockPath is the file that the dataplane of a run folder holds locked for as
 // long as it serves.
 func LockPath(run string) string { return filepath.Join(Folder(run), "dataplane.lock") }
+
+// PidPath is the file in which the newest dataplane of a run folder announces
+// itself.
+func PidPath(run string) string { return filepath.Join(Folder(run), "dataplane.pid") }
 
 // Write puts s in place of the file at path in one step, and only if that
 // changes it: a dataplane is never woken for nothing. Equal snapshots are

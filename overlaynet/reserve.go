@@ -13,8 +13,10 @@ import (
 // ErrPortInUse says that a process of the host holds a port.
 var ErrPortInUse = errors.New("port in use")
 
-// DataplaneUID is the user that the dataplane runs as: nobody.
-const DataplaneUID = 65534
+// DataplaneUID is the user that the dataplane runs as. It is nobody's but
+// Berth's: Debian and systemd leave 60706 to 61183 free, and containers that
+// run as the common nobody must not share its sockets.
+const DataplaneUID = 60953
 
 // Reserve holds the host's port of p until the result is closed, so that a
 // conflict is an error before anything is stopped, and so that no other
