@@ -237,7 +237,7 @@ of a stack needs is not removed.` + exitStatus(),
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also with several references")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also with several references")
 	return cmd
 }
 
@@ -267,7 +267,7 @@ revision of a stack needs.` + exitStatus(),
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also images with a reference")
-	cmd.Flags().BoolVar(&force, "force", false, "do not ask")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	return cmd
 }
 

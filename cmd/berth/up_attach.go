@@ -33,7 +33,7 @@ func (r *rollout) attachedUntil(ctx context.Context, interrupts <-chan os.Signal
 	go func() { applied <- r.apply(work) }()
 	select {
 	case err := <-applied:
-		if err != nil {
+		if err != nil && !r.decided(ctx) {
 			return err
 		}
 	case <-interrupts:
@@ -61,6 +61,18 @@ func (r *rollout) attachedUntil(ctx context.Context, interrupts <-chan os.Signal
 		<-ended
 		return err
 	}
+}
+
+// decided says that a container has exited whose exit a flag asks to wait for:
+// what follows is its logs, the end of the stack and its code, even if the
+// rollout counts it as a failure.
+func (r *rollout) decided(ctx context.Context) bool {
+	status, err := r.client.Stack(ctx, r.request.Stack.Name)
+	if err != nil {
+		return false
+	}
+	end, _ := r.judge(status)
+	return end.task.ID != ""
 }
 
 // interrupted stops the stack and, interrupted again, kills it.

@@ -172,7 +172,7 @@ func newVolumeRm(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "a volume that does not exist is no error")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "a volume that does not exist is no error")
 	return cmd
 }
 
@@ -204,6 +204,6 @@ func newVolumePrune(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also named volumes")
-	cmd.Flags().BoolVar(&force, "force", false, "do not ask")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	return cmd
 }
