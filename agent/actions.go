@@ -105,19 +105,32 @@ func (a *Agent) stopSignal(t *store.Task) runtime.Signal {
 	return sig
 }
 
+// stopTask sends the stop signal, once. What follows an exit asks for StopAt:
+// it is noted before the signal, and taken back if that fails.
 func (a *Agent) stopTask(ctx context.Context, t *store.Task) error {
+	if !t.StopAt.IsZero() {
+		return nil // a plan made before the signal was noted
+	}
 	a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Now() })
 	if t.State == store.StatePaused {
 		if err := a.containers.Resume(ctx, t.ID); err != nil {
 			return fmt.Errorf("stop %s: %w", t.Name(), err)
 		}
 	}
-	return a.signal(ctx, t, a.stopSignal(t))
+	err := a.signal(ctx, t, a.stopSignal(t))
+	if err != nil {
+		a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Time{} })
+	}
+	return err
 }
 
 func (a *Agent) killTask(ctx context.Context, t *store.Task) error {
-	a.w.note(t.ID, func(t *store.Task) { t.Killed = true })
-	return a.signal(ctx, t, unix.SIGKILL)
+	a.w.note(t.ID, func(t *store.Task) { t.KilledAt = time.Now() })
+	err := a.signal(ctx, t, unix.SIGKILL)
+	if err != nil {
+		a.w.note(t.ID, func(t *store.Task) { t.KilledAt = time.Time{} })
+	}
+	return err
 }
 
 // signal sends sig; a container that is gone by now is success.
@@ -140,7 +153,11 @@ func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
 	}
 	var drop []string
 	err := a.w.commit(func(c *change) error {
-		next := *c.w.tasks[t.ID]
+		cur := c.w.tasks[t.ID]
+		if cur == nil {
+			return nil // forgotten with its stack
+		}
+		next := *cur
 		next.State, next.Endpoints, next.Rotation, next.Published = store.StateRemoved, nil, false, false
 		c.putTask(next)
 		var kept []*store.Task

@@ -63,9 +63,11 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	for dir, mode := range map[string]os.FileMode{
 		cfg.Root: 0o711, cfg.Run: 0o711,
-		filepath.Join(cfg.Root, "tasks"): 0o700, filepath.Join(cfg.Run, "tasks"): 0o711,
+		// Root file systems hold setuid programs: no local user may get there.
+		filepath.Join(cfg.Root, "tasks"): 0o700, filepath.Join(cfg.Run, "tasks"): 0o700,
 	} {
-		if err := os.MkdirAll(dir, mode); err != nil {
+		// The folder may be there, and the umask may be what it likes.
+		if err := errors.Join(os.MkdirAll(dir, mode), os.Chmod(dir, mode)); err != nil {
 			return nil, fmt.Errorf("make the agent's folders: %w", err)
 		}
 	}

@@ -272,7 +272,7 @@ func wants(r *store.Revision, network string) bool {
 func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	out := reconciler.Task{
 		ID: t.ID, Service: t.Service, Slot: t.Slot, Attempt: t.Attempt, Key: t.Key, InPlace: t.InPlace,
-		Published: t.Published, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, Killed: t.Killed,
+		Published: t.Published, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
 		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
 		Unstartable: t.Unstartable, LastLine: t.LastLine,

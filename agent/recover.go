@@ -32,15 +32,13 @@ func (a *Agent) recover(ctx context.Context) error {
 	for _, t := range v.tasks {
 		known[t.ID] = true
 		st, ok := there[t.ID]
-		if err := a.adopt(ctx, t, st, ok); err != nil {
-			return err
-		}
+		a.adopt(ctx, t, st, ok)
 	}
 	for id := range there {
 		if !known[id] {
 			a.log.Warn("removing a container that no record claims", "id", id)
 			if err := a.unmake(ctx, &store.Task{ID: id, Stack: "orphan", Service: id}); err != nil {
-				return err
+				a.log.Error("remove a container that no record claims", "id", id, "err", err)
 			}
 		}
 	}
@@ -54,12 +52,15 @@ func (a *Agent) recover(ctx context.Context) error {
 }
 
 // adopt makes the record of one task say what is there.
-func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, there bool) error {
+func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, there bool) {
+	if t.State == store.StateRemoved || t.State == store.StateExited {
+		return
+	}
+	started := there && (st.State == runtime.StateRunning || st.State == runtime.StatePaused || !st.StartedAt.IsZero())
 	switch {
-	case t.State == store.StateRemoved || t.State == store.StateExited:
-		return nil
-	case t.State == store.StatePending && there && st.State == runtime.StateRunning && st.Pid != 0:
-		// It started and the note was lost: it runs.
+	case t.State == store.StatePending && started:
+		// It ran, and the note of that was lost with the agent. If it has
+		// exited since, the exits channel tells how.
 		health := ""
 		if a.healthcheck(t) != nil {
 			health = starting
@@ -67,15 +68,20 @@ func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, the
 		a.w.note(t.ID, func(t *store.Task) { t.State, t.Started, t.Health = store.StateRunning, st.StartedAt, health })
 	case t.State == store.StatePending:
 		if err := a.unmake(ctx, t); err != nil {
-			return err
+			// Its end is noted all the same: the loop removes it, and tries again
+			// what failed now.
+			a.log.Error("take back a half-made task", "task", t.Name(), "err", err)
 		}
 		a.lose(t, "the agent ended while it was created")
 	case !there:
 		a.lose(t, "the machine was restarted, or it was removed by hand")
 	case st.State == runtime.StateExited || st.State == runtime.StateUnknown:
 		// The exits channel delivers it, with its code.
+	case !t.StopAt.IsZero():
+		// Whether its signal was sent before the agent died is not known: the
+		// plan sends it again.
+		a.w.note(t.ID, func(t *store.Task) { t.StopAt, t.KilledAt = time.Time{}, time.Time{} })
 	}
-	return nil
 }
 
 func (a *Agent) lose(t *store.Task, reason string) {
@@ -112,15 +118,37 @@ func (a *Agent) sweep(ctx context.Context) error {
 			if tasks[e.Name()] {
 				continue
 			}
-			if err := a.images.Unmount(filepath.Join(a.cfg.Run, "tasks", e.Name(), "rootfs")); err != nil {
-				return err
+			err := a.images.Unmount(filepath.Join(a.cfg.Run, "tasks", e.Name(), "rootfs"))
+			if err == nil {
+				err = os.RemoveAll(filepath.Join(root, e.Name()))
 			}
-			if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
-				return fmt.Errorf("sweep the tasks: %w", err)
+			if err != nil {
+				a.log.Error("sweep what no task has", "task", e.Name(), "err", err)
 			}
 		}
 	}
+	a.sweepLogs(v)
 	return a.sweepSecrets()
+}
+
+// sweepLogs removes the logs of tasks that have no record any more.
+func (a *Agent) sweepLogs(v view) {
+	known := map[string]bool{}
+	for _, t := range v.tasks {
+		known[t.ID] = true
+	}
+	entries, err := os.ReadDir(filepath.Join(a.cfg.Root, "logs"))
+	if err != nil {
+		return // there were never any
+	}
+	for _, e := range entries {
+		if known[e.Name()] {
+			continue
+		}
+		if err := a.containers.RemoveLog(e.Name()); err != nil {
+			a.log.Error("sweep the log of a forgotten task", "task", e.Name(), "err", err)
+		}
+	}
 }
 
 // sweepSecrets deletes content that no kept revision uses. While a request

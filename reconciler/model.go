@@ -78,9 +78,9 @@ type Task struct {
 	WithdrawnAt time.Time
 	// Flows are its open connections, counted while it drains; -1: unknown.
 	Flows int
-	// StopAt is when the stop signal was sent; Killed that SIGKILL was.
+	// StopAt is when the stop signal was sent, KilledAt when SIGKILL was last.
 	StopAt time.Time
-	Killed bool
+	KilledAt time.Time
 
 	StartedAt, FinishedAt time.Time
 	ExitCode              int

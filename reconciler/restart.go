@@ -45,7 +45,7 @@ func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
 		return failed, at, exitReason(t)
 	case !t.StopAt.IsZero():
 		return restart, t.FinishedAt, "started again"
-	case t.Killed && t.ExitCode != 0:
+	case !t.KilledAt.IsZero() && t.ExitCode != 0:
 		return restart, t.FinishedAt, "killed"
 	}
 	ok := t.ExitCode == 0 && t.Reason == ""

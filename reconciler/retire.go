@@ -35,8 +35,10 @@ func (p *planner) retire(s *Service, t *Task, r retirement) {
 		p.wait(t.Service, t.Slot, until, fmt.Sprintf("%d connections to drain", max(t.Flows, 0)))
 	case t.StopAt.IsZero():
 		p.on(StopTask, t, r.cause)
-	case t.Killed:
-		p.wait(t.Service, t.Slot, time.Time{}, "its exit")
+	case !t.KilledAt.IsZero() && p.now.Before(t.KilledAt.Add(killAgain)):
+		p.wait(t.Service, t.Slot, t.KilledAt.Add(killAgain), "its exit")
+	case !t.KilledAt.IsZero():
+		p.on(KillTask, t, "it has not ended")
 	case s.Grace >= 0 && !p.now.Before(t.StopAt.Add(s.Grace)):
 		p.on(KillTask, t, fmt.Sprintf("ran on for %s after its stop signal", s.Grace))
 	case s.Grace < 0:
@@ -45,6 +47,10 @@ func (p *planner) retire(s *Service, t *Task, r retirement) {
 		p.wait(t.Service, t.Slot, t.StopAt.Add(s.Grace), "its exit")
 	}
 }
+
+// killAgain is the time after which SIGKILL is sent once more: a process in an
+// uninterruptible wait ends late, and a signal may have got lost with an agent.
+const killAgain = 5 * time.Second
 
 // draining says that t has connections and time left.
 func (p *planner) draining(s *Service, t *Task) bool {

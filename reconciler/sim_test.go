@@ -85,7 +85,7 @@ func (m *machine) live() {
 			}
 		case TaskRunning:
 			switch {
-			case !t.StopAt.IsZero() && (t.Killed || m.chance(60)):
+			case !t.StopAt.IsZero() && (!t.KilledAt.IsZero() || m.chance(60)):
 				m.exit(t, 143)
 			case !m.calm && m.chance(3):
 				m.exit(t, 1)
@@ -133,7 +133,7 @@ func (m *machine) do(a Action) {
 			m.breach("%s got a signal while it was published", t.ID)
 		}
 		if a.Kind == KillTask {
-			t.Killed = true
+			t.KilledAt = m.now
 			break
 		}
 		t.StopAt = m.now

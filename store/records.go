@@ -96,7 +96,7 @@ type Task struct {
 	Published bool      `json:"published,omitempty"`
 	Withdrawn time.Time `json:"withdrawn,omitzero"`
 	StopAt    time.Time `json:"stop_at,omitzero"`
-	Killed    bool      `json:"killed,omitempty"`
+	KilledAt  time.Time `json:"killed_at,omitzero"`
 }
 
 // State of a Task's container.
