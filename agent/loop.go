@@ -174,6 +174,9 @@ func (l *loop) createTasks(ctx context.Context, wg *sync.WaitGroup, plan *reconc
 		}
 		ready = append(ready, act)
 	}
+	if len(ready) == 0 {
+		return // and wake nobody: the loop would turn without end
+	}
 	errs := l.a.recordTasks(plan, ready)
 	for i, act := range ready {
 		if errs[i].err != nil {
@@ -246,6 +249,19 @@ func (l *loop) trouble(stack string, targets ...string) error {
 			if strings.HasPrefix(key, stack+" "+target+" ") {
 				return f.err
 			}
+		}
+	}
+	return nil
+}
+
+// anyTrouble gives the error of the failing action of a stack that is the first
+// in order of names, if there is any.
+func (l *loop) anyTrouble(stack string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, key := range sortedKeys(l.failures) {
+		if strings.HasPrefix(key, stack+" ") {
+			return l.failures[key].err
 		}
 	}
 	return nil
