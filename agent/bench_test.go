@@ -94,7 +94,7 @@ func (b *bench) assembleIn(root string) {
 	}
 	b.Agent = &Agent{
 		cfg: cfg, log: cfg.Log, started: time.Now(), db: b.backend, derivedOf: map[string]*derived{},
-		lock:   flock.New(filepath.Join(cfg.Root, "agent.lock")),
+		lock: flock.New(filepath.Join(cfg.Root, "agent.lock")),
 		// Nobody starts a dataplane: one is on its way already.
 		dataplaneStarting: true,
 

@@ -39,6 +39,7 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 			a.log.Error("take back a task that did not start", "task", t.Name(), "err", err)
 		}
 		a.w.note(id, func(t *store.Task) {
+			t.Lost = false // unmake took its container, nobody else
 			t.State, t.Finished, t.ExitCode, t.Reason = store.StateExited, time.Now(), startExit(err), err.Error()
 			t.Unstartable = unstartable(err)
 		})
@@ -50,13 +51,13 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 		health = starting
 	}
 	// A short-lived container may have exited by now: its exit is kept.
-	next := a.w.note(id, func(t *store.Task) {
+	a.events.task(t, "start", "")
+	a.w.note(id, func(t *store.Task) {
 		if t.State == store.StatePending {
-			t.State = store.StateRunning
+			t.State, t.Health = store.StateRunning, health
 		}
-		t.Started, t.Health = began, health
+		t.Started = began
 	})
-	a.events.task(next, "start", "")
 	return nil
 }
 
@@ -144,6 +145,14 @@ func (a *Agent) connect(ctx context.Context, t *store.Task) (string, error) {
 	}
 	if t.Spec.NetworkMode == "host" {
 		return "", nil
+	}
+	for _, o := range a.w.view().tasks {
+		// Its addresses may be those of t, if they are static.
+		if precedes(o, t) {
+			if err := a.networks.Detach(ctx, o.ID); err != nil {
+				return "", fmt.Errorf("connect %s: %w", t.Name(), err)
+			}
+		}
 	}
 	netns, err := a.networks.Attach(ctx, t.ID, a.endpoints(t))
 	if err != nil {

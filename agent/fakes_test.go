@@ -50,7 +50,10 @@ func (c *calls) do(ctx context.Context, verb, target string) error {
 	text := strings.TrimSpace(verb + " " + target)
 	c.mu.Lock()
 	c.list = append(c.list, text)
-	gate := c.gates[verb]
+	gate := c.gates[text]
+	if gate == nil {
+		gate = c.gates[verb]
+	}
 	c.mu.Unlock()
 	if gate != nil {
 		select {
@@ -90,15 +93,15 @@ func (c *calls) set(what string, f *fault) {
 	c.faults[what] = f
 }
 
-// hold makes calls of a verb wait until release.
-func (c *calls) hold(verb string) (release func()) {
+// hold makes calls of a verb, or of "verb target", wait until release.
+func (c *calls) hold(what string) (release func()) {
 	gate := make(chan struct{})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gates[verb] = gate
+	c.gates[what] = gate
 	return sync.OnceFunc(func() {
 		c.mu.Lock()
-		delete(c.gates, verb)
+		delete(c.gates, what)
 		c.mu.Unlock()
 		close(gate)
 	})

@@ -43,7 +43,9 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 	if st.ExitCode != 0 && t.StopAt.IsZero() {
 		last = a.lastLine(ctx, st.ID)
 	}
+	served := false
 	next := a.w.note(st.ID, func(t *store.Task) {
+		served = t.Rotation
 		t.LastLine = last
 		t.State, t.ExitCode, t.OOM, t.Lost = store.StateExited, st.ExitCode, st.OOMKilled, lost
 		t.Finished, t.Rotation, t.Published = st.FinishedAt, false, false
@@ -60,11 +62,14 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 			t.Reason = "out of memory"
 		}
 	})
+	if next == nil {
+		return // its stack is gone
+	}
 	if next.OOM {
 		a.events.task(next, "oom", "")
 	}
 	a.events.task(next, "die", exitText(next))
-	if t.Rotation {
+	if served {
 		go func() {
 			if err := a.traffic.sync(ctx); err != nil && ctx.Err() == nil {
 				a.log.Error("take an exited task out of the traffic", "task", t.Name(), "err", err)

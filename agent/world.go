@@ -25,7 +25,8 @@ type world struct {
 	networks  map[string]*store.Network
 	vips      map[string]*store.VIP
 	dirty     map[string]bool // tasks noted since the last flush
-	flushMu   sync.Mutex
+
+	flushMu sync.Mutex // one writer of the store at a time; before mu
 }
 
 // openWorld reads all records.
@@ -91,8 +92,8 @@ func (c *change) dropTask(id string)                     { c.tasks[id] = nil }
 // forgetTask takes back a task that this change put, as if it never had.
 func (c *change) forgetTask(id string) { delete(c.tasks, id) }
 
-func (c *change) dropNetwork(name string)                { c.networks[name] = nil }
-func (c *change) dropVIP(key string)                     { c.vips[key] = nil }
+func (c *change) dropNetwork(name string) { c.networks[name] = nil }
+func (c *change) dropVIP(key string)      { c.vips[key] = nil }
 
 func (c *change) network(name string) *store.Network {
 	if n, ok := c.networks[name]; ok {
@@ -102,9 +103,12 @@ func (c *change) network(name string) *store.Network {
 }
 
 // addresses calls f for every address in use on a network, own changes
-// included.
-func (c *change) addresses(network string, f func(store.Endpoint)) {
+// included, but for those of tasks that except holds of.
+func (c *change) addresses(network string, except func(*store.Task) bool, f func(store.Endpoint)) {
 	each := func(t *store.Task) {
+		if except(t) {
+			return
+		}
 		for _, e := range t.Endpoints {
 			if e.Network == network {
 				f(e)
@@ -133,6 +137,8 @@ func (c *change) addresses(network string, f func(store.Endpoint)) {
 // commit runs f with the records locked and makes its changes durable. When f
 // or the store fails nothing changes.
 func (w *world) commit(f func(*change) error) error {
+	w.flushMu.Lock() // or an older record that flush holds would follow ours
+	defer w.flushMu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c := &change{
@@ -206,6 +212,8 @@ func merge[T any](into, from map[string]*T) {
 
 // forgetStack deletes the records of a stack that has nothing left.
 func (w *world) forgetStack(name string) error {
+	w.flushMu.Lock()
+	defer w.flushMu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	err := w.db.Update(func(tx store.Tx) error {
