@@ -44,6 +44,7 @@ func (a *Agent) act(ctx context.Context, stack string, req *api.ActionRequest, r
 		// Every task gets a successor. It never applies a changed file: that
 		// is `berth up`.
 		return a.changeAndFollow(ctx, stack, services, report, func(s *store.Stack) {
+			s.StopTimeout, s.StopTimeoutAll = req.Timeout, req.Timeout != nil
 			for _, name := range services {
 				s.Epochs[name]++
 				delete(s.Stopped, name)
@@ -79,6 +80,7 @@ func (a *Agent) changeStack(stack, who string, f func(*store.Stack)) (revision u
 		c.putStack(next)
 		return nil
 	})
+	a.loop.forgive(stack)
 	return revision, err
 }
 
@@ -157,15 +159,27 @@ func (a *Agent) pause(ctx context.Context, stack string, services []string, paus
 	for _, t := range a.running(stack, services) {
 		var err error
 		state := store.StateRunning
+		verb := "unpause"
 		if pause {
-			err, state = a.containers.Pause(ctx, t.ID), store.StatePaused
-		} else if t.State == store.StatePaused {
+			verb, state = "pause", store.StatePaused
+		}
+		switch {
+		case t.State == state:
+			continue
+		case pause:
+			err = a.containers.Pause(ctx, t.ID)
+		default:
 			err = a.containers.Resume(ctx, t.ID)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t.Name(), err)
 		}
-		a.w.note(t.ID, func(t *store.Task) { t.State = state })
+		a.w.note(t.ID, func(t *store.Task) {
+			if t.State == store.StateRunning || t.State == store.StatePaused { // it may have exited
+				t.State = state
+			}
+		})
+		a.events.task(t, verb, "")
 	}
 	a.loop.wake()
 	return &api.Done{Outcome: api.OutcomeDone}, nil

@@ -206,6 +206,7 @@ func (w *watcher) unready(plan *reconciler.Plan, r *store.Revision) string {
 // followDown reports until nothing of the stack is left.
 func (a *Agent) followDown(ctx context.Context, stack, uid string, report func(api.Progress)) (*api.Done, error) {
 	last := map[string]string{}
+	told := ""
 	for {
 		plan, changed := a.loop.plan(stack)
 		s, r := a.w.stack(stack)
@@ -223,6 +224,10 @@ func (a *Agent) followDown(ctx context.Context, stack, uid string, report func(a
 				}
 			}
 		}
+		if err := a.loop.anyTrouble(stack); err != nil && err.Error() != told {
+			told = err.Error()
+			report(api.Progress{Warning: told})
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -236,6 +241,11 @@ func (a *Agent) down(ctx context.Context, stack string, req *api.DownRequest, re
 	s, _ := a.w.stack(stack)
 	if s == nil {
 		return nil, notFound("no stack %s", stack)
+	}
+	if len(req.Services) > 0 { // only their tasks go; the stack stays
+		return a.act(ctx, stack, &api.ActionRequest{
+			Action: api.ActionRemove, Services: req.Services, Stop: true, Volumes: req.Volumes, Timeout: req.Timeout,
+		}, report)
 	}
 	_, err := a.changeStack(stack, "berth down", func(s *store.Stack) {
 		s.Removing = &store.Removal{Volumes: req.Volumes, Images: req.Images, Timeout: req.Timeout}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"berth/api"
 	"berth/overlaynet"
 	"berth/spec"
 	"berth/store"
@@ -179,6 +182,9 @@ func (a *Agent) removeNetwork(ctx context.Context, name string) error {
 	if n == nil {
 		return nil
 	}
+	if err := a.foreign(n); err != nil {
+		return err
+	}
 	a.ensured.set(n.ID, false)
 	if err := a.traffic.sync(ctx); err != nil {
 		return err
@@ -187,6 +193,9 @@ func (a *Agent) removeNetwork(ctx context.Context, name string) error {
 		return fmt.Errorf("remove network %s: %w", name, err)
 	}
 	err := a.w.commit(func(c *change) error {
+		if s, r := c.w.stacks[n.Stack], c.w.revisions[n.Stack]; s != nil && s.Removing == nil && wants(r, name) {
+			return errors.New("it is wanted again") // the loop makes its bridge anew
+		}
 		c.dropNetwork(name)
 		for key, v := range c.w.vips {
 			if v.Network == name {
@@ -199,6 +208,19 @@ func (a *Agent) removeNetwork(ctx context.Context, name string) error {
 		return fmt.Errorf("remove network %s: %w", name, err)
 	}
 	a.events.emit(apiEvent{Type: "network", Action: "destroy", Stack: n.Stack, Name: name})
+	return nil
+}
+
+// foreign says which task of another stack is on a network, as an error.
+func (a *Agent) foreign(n *store.Network) error {
+	for _, t := range a.w.view().tasks {
+		if t.Stack != n.Stack && slices.ContainsFunc(t.Endpoints, func(e store.Endpoint) bool { return e.Network == n.Name }) {
+			return &api.Error{
+				Status: http.StatusConflict, Code: api.CodeInUse,
+				Detail: fmt.Sprintf("network %s is in use by %s", n.Name, t.Name()), Hint: "`berth down` what uses it first",
+			}
+		}
+	}
 	return nil
 }
 
