@@ -17,13 +17,14 @@ import (
 const served = `
 services:
   web:
-    image: berth-testbed/tiny
-    command: ["-text", "v1"]
+    image: busybox
+    command: sh -c 'mkdir /www; echo "$$VERSION" >/www/index.html; exec httpd -f -p 8080 -h /www'
+    init: true
     environment:
-      VERSION: "1"
+      VERSION: "v1"
     healthcheck:
-      test: ["CMD", "/app", "-h"]
-      disable: true
+      test: nc -w 1 127.0.0.1 8080 </dev/null
+      interval: 5s
     ports: ["8091:8080"]
     mem_limit: 64m
     cpus: 0.5
@@ -129,7 +130,7 @@ func TestReplace(t *testing.T) {
 
 	t.Run("nothing but the health test", func(t *testing.T) {
 		before := s.pids(t)
-		s.edit(t, "disable: true", "interval: 1s")
+		s.edit(t, "interval: 5s", "interval: 1s")
 		plan(t, 2)
 		s.up(t)
 		if after := s.pids(t); !maps.Equal(before, after) {
