@@ -200,7 +200,7 @@ func oldest(tasks []*store.Task) int {
 func (a *Agent) removeStack(ctx context.Context, name string) error {
 	v := a.w.view()
 	s, r := v.stacks[name], v.revisions[name]
-	if s == nil {
+	if s == nil || s.Removing == nil { // gone, or made anew since the plan
 		return nil
 	}
 	for n, rec := range v.networks {
@@ -217,7 +217,7 @@ func (a *Agent) removeStack(ctx context.Context, name string) error {
 			}
 		}
 	}
-	if s.Removing != nil && s.Removing.Volumes {
+	if s.Removing.Volumes {
 		if err := a.removeStackVolumes(name); err != nil {
 			return err
 		}
@@ -226,7 +226,7 @@ func (a *Agent) removeStack(ctx context.Context, name string) error {
 	if err := a.w.forgetStack(name); err != nil {
 		return err
 	}
-	if s.Removing != nil && s.Removing.Images != "" {
+	if s.Removing.Images != "" {
 		a.removeStackImages(r, s.Removing.Images)
 	}
 	if err := a.sweepSecrets(); err != nil {

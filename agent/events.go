@@ -16,7 +16,7 @@ type apiEvent = api.Event
 const keptEvents = 4096
 
 // events remembers what happened and tells whoever listens. A listener that
-// does not keep up loses events and is told how many.
+// falls further behind than its buffer loses events: nobody waits for it.
 type events struct {
 	mu   sync.Mutex
 	kept []api.Event
@@ -38,7 +38,7 @@ func (e *events) emit(ev api.Event) {
 	for ch := range maps.Keys(e.subs) {
 		select {
 		case ch <- ev:
-		default: // too slow: it reads on from kept
+		default: // too slow
 		}
 	}
 }

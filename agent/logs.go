@@ -233,9 +233,9 @@ func (a *Agent) followLogs(ctx context.Context, stack string, q api.LogQuery, be
 	}
 	var held []api.LogEntry
 	var due <-chan time.Time
+	_, changed := a.loop.plan(stack)
+	f.join(ctx)
 	for {
-		_, changed := a.loop.plan(stack)
-		f.join(ctx)
 		select {
 		case e := <-f.lines:
 			held = append(held, e)
@@ -248,6 +248,8 @@ func (a *Agent) followLogs(ctx context.Context, stack string, q api.LogQuery, be
 			}
 			held, due = held[:0], nil
 		case <-changed:
+			_, changed = a.loop.plan(stack)
+			f.join(ctx)
 			if s, _ := a.w.stack(stack); s == nil && len(held) == 0 {
 				return nil // the stack is gone: no more lines will come
 			}

@@ -144,6 +144,10 @@ func (l *loop) start(ctx context.Context, wg *sync.WaitGroup, plan *reconciler.P
 		}
 		wg.Go(func() {
 			defer close(done[i])
+			if !ended(act.After, done, ok) {
+				l.release(plan.Stack, act)
+				return
+			}
 			ok[i] = l.finish(plan.Stack, act, l.a.do(ctx, plan, act))
 		})
 	}
@@ -155,20 +159,27 @@ func (l *loop) start(ctx context.Context, wg *sync.WaitGroup, plan *reconciler.P
 	return retry
 }
 
+// ended waits for actions of the same pass, which stand before their
+// dependents in the plan, and says whether all succeeded. One that was not
+// started is busy or backs off: its dependents have another pass.
+func ended(after []int, done []chan struct{}, ok []bool) bool {
+	all := true
+	for _, n := range after {
+		if done[n] == nil {
+			all = false
+			continue
+		}
+		<-done[n]
+		all = all && ok[n]
+	}
+	return all
+}
+
 func (l *loop) createTasks(ctx context.Context, wg *sync.WaitGroup, plan *reconciler.Plan, creations []int, done []chan struct{}, ok []bool) {
 	var ready []reconciler.Action
 	for _, i := range creations {
 		act := plan.Actions[i]
-		after := true
-		for _, n := range act.After {
-			if done[n] == nil {
-				after = false // the network is busy or backs off: next pass
-				continue
-			}
-			<-done[n]
-			after = after && ok[n]
-		}
-		if !after {
+		if !ended(act.After, done, ok) {
 			l.release(plan.Stack, act)
 			continue
 		}
@@ -179,7 +190,7 @@ func (l *loop) createTasks(ctx context.Context, wg *sync.WaitGroup, plan *reconc
 	}
 	errs := l.a.recordTasks(plan, ready)
 	for i, act := range ready {
-		if errs[i].err != nil {
+		if errs[i].err != nil || errs[i].stale {
 			l.finish(plan.Stack, act, errs[i].err)
 			continue
 		}

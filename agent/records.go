@@ -19,6 +19,8 @@ import (
 type recorded struct {
 	id  string
 	err error
+	// stale: the task exists already, and nothing is to be done.
+	stale bool
 }
 
 // taskID derives the id of a task from what it is: the n-th attempt at a slot
@@ -40,6 +42,10 @@ func (a *Agent) recordTasks(plan *reconciler.Plan, acts []reconciler.Action) []r
 		}
 		d := a.derive(v, s, r)
 		for i, act := range acts {
+			if id := taskID(s.UID, act.Service, act.Slot, act.Attempt); c.w.tasks[id] != nil {
+				out[i].stale = true // a plan made before it was recorded
+				continue
+			}
 			t, err := a.newTask(c, s, r, d, act)
 			if err != nil {
 				c.forgetTask(t.ID)
@@ -57,7 +63,7 @@ func (a *Agent) recordTasks(plan *reconciler.Plan, acts []reconciler.Action) []r
 		}
 	}
 	for _, r := range out {
-		if r.err == nil {
+		if r.err == nil && !r.stale {
 			a.events.task(a.w.task(r.id), "create", "")
 		}
 	}
@@ -105,11 +111,11 @@ func (a *Agent) giveAddresses(c *change, t *store.Task, r *store.Revision, svc *
 		}
 		next := *n
 		var err error
-		if e.IPv4, err = a.address(c, &next, at.IPv4, false); err != nil {
+		if e.IPv4, err = a.address(c, t, &next, at.IPv4, false); err != nil {
 			return err
 		}
 		if next.Subnet6.IsValid() {
-			if e.IPv6, err = a.address(c, &next, at.IPv6, true); err != nil {
+			if e.IPv6, err = a.address(c, t, &next, at.IPv6, true); err != nil {
 				return err
 			}
 		}
@@ -121,9 +127,11 @@ func (a *Agent) giveAddresses(c *change, t *store.Task, r *store.Revision, svc *
 }
 
 // address takes wanted, or the next free address after the last one given.
-func (a *Agent) address(c *change, n *store.Network, wanted string, six bool) (netip.Addr, error) {
+func (a *Agent) address(c *change, t *store.Task, n *store.Network, wanted string, six bool) (netip.Addr, error) {
 	taken := map[netip.Addr]bool{}
-	c.addresses(n.Name, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
+	// A predecessor that has exited gives its static address up (see connect).
+	before := func(o *store.Task) bool { return wanted != "" && precedes(o, t) }
+	c.addresses(n.Name, before, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
 	subnet, last := n.Subnet4, &n.Last4
 	if six {
 		subnet, last = n.Subnet6, &n.Last6
@@ -150,6 +158,11 @@ func (a *Agent) address(c *change, n *store.Network, wanted string, six bool) (n
 	}
 	*last = addr
 	return addr, nil
+}
+
+// precedes says that o was before t in its slot and has exited.
+func precedes(o, t *store.Task) bool {
+	return o.State == store.StateExited && o.ID != t.ID && o.Stack == t.Stack && o.Service == t.Service && o.Slot == t.Slot
 }
 
 func netOf(n *store.Network) overlaynet.Network {

@@ -49,7 +49,7 @@ func (a *Agent) giveVIPs(c *change, stack string, st *spec.Stack) error {
 
 func (a *Agent) newVIP(c *change, n *store.Network, stack, service string) (store.VIP, error) {
 	taken := map[netip.Addr]bool{n.Gateway4: true, n.Gateway6: true}
-	c.addresses(n.Name, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
+	c.addresses(n.Name, func(*store.Task) bool { return false }, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
 	v := store.VIP{Network: n.Name, Stack: stack, Service: service}
 	var ok bool
 	if v.IPv4, ok = highest(n.Subnet4, taken); !ok {
