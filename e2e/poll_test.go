@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -134,10 +133,4 @@ func (g *growing) String() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.buf.String()
-}
-
-// exists says whether path is there.
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
