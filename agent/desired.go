@@ -272,7 +272,7 @@ func wants(r *store.Revision, network string) bool {
 func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	out := reconciler.Task{
 		ID: t.ID, Service: t.Service, Slot: t.Slot, Attempt: t.Attempt, Key: t.Key, InPlace: t.InPlace,
-		Published: t.Published, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
+		Published: t.Published, Exposed: t.Rotation, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
 		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
 		Unstartable: t.Unstartable, LastLine: t.LastLine,
@@ -292,7 +292,8 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	}
 	out.Checked = t.Health != ""
 	out.Healthy = t.Health == healthy
-	out.Ready = out.State == reconciler.TaskRunning && (!out.Checked || out.Healthy)
+	// A task that served before it got a test serves on until that fails.
+	out.Ready = out.State == reconciler.TaskRunning && (!out.Checked || out.Healthy || t.Health == starting && t.Published)
 	if out.State == reconciler.TaskRunning && !out.Ready {
 		out.Reason = a.probes.reason(t.ID)
 	}

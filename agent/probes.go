@@ -24,12 +24,13 @@ type probes struct {
 	a       *Agent
 	mu      sync.Mutex
 	cancel  map[string]context.CancelFunc
+	asked   map[string]uint64 // task without a test: the revision that has none
 	results map[string][]api.ProbeResult
 	wg      sync.WaitGroup
 }
 
 func newProbes(a *Agent) *probes {
-	return &probes{a: a, cancel: map[string]context.CancelFunc{}, results: map[string][]api.ProbeResult{}}
+	return &probes{a: a, cancel: map[string]context.CancelFunc{}, asked: map[string]uint64{}, results: map[string][]api.ProbeResult{}}
 }
 
 // sync starts the probes of tasks that run and ends those of others.
@@ -39,6 +40,10 @@ func (p *probes) sync(v view) {
 	known := map[string]bool{}
 	for _, t := range v.tasks {
 		known[t.ID] = true
+		if t.State == store.StateRunning && t.Health == "" {
+			p.adopt(v, t)
+			continue
+		}
 		on := t.State == store.StateRunning && t.Health != "" && t.StopAt.IsZero()
 		cancel := p.cancel[t.ID]
 		switch {
@@ -57,11 +62,39 @@ func (p *probes) sync(v view) {
 			delete(p.cancel, id)
 		}
 	}
+	for id := range p.asked {
+		if !known[id] {
+			delete(p.asked, id)
+		}
+	}
 	for id := range p.results {
 		if !known[id] {
 			delete(p.results, id)
 		}
 	}
+}
+
+// adopt begins to test a running task whose service got its first test: the
+// field is applied in place. It stays in the traffic until the test fails.
+func (p *probes) adopt(v view, t *store.Task) {
+	r := v.revisions[t.Stack]
+	if r == nil || p.asked[t.ID] == r.Number {
+		return
+	}
+	p.asked[t.ID] = r.Number
+	if cancel := p.cancel[t.ID]; cancel != nil { // its test was taken away
+		cancel()
+		delete(p.cancel, t.ID)
+	}
+	if t.Revision == r.Number || p.a.healthcheck(t) == nil {
+		return
+	}
+	p.a.w.note(t.ID, func(t *store.Task) {
+		if t.State == store.StateRunning && t.Health == "" {
+			t.Health = starting
+		}
+	})
+	p.a.loop.wake()
 }
 
 func (p *probes) stopAll() {
@@ -76,6 +109,9 @@ func (p *probes) stopAll() {
 
 func (p *probes) watch(ctx context.Context, t *store.Task) {
 	v := verdict{state: t.Health, started: t.Started}
+	if t.Published {
+		v.started = time.Now() // it has run long; its test is new
+	}
 	timer := time.NewTimer(0) // the first probe at once: many are ready by then
 	defer timer.Stop()
 	for {
@@ -85,7 +121,9 @@ func (p *probes) watch(ctx context.Context, t *store.Task) {
 		case <-timer.C:
 		}
 		c := p.a.healthcheck(t)
-		if c == nil {
+		if c == nil { // the newest revision has no test
+			p.a.w.note(t.ID, func(t *store.Task) { t.Health = "" })
+			p.a.loop.wake()
 			return
 		}
 		r := p.probe(ctx, t, c)

@@ -104,10 +104,10 @@ func TestRecover_AContainerThatNobodyClaims_IsRemoved(t *testing.T) {
 		b.up(stackOf("shop", service("web", "web:1")))
 		b.crash(func() {
 			c := runtime.Container{ID: "feedbeef"}
-			if err := b.containers.Create(t.Context(), c); err != nil {
+			if err := b.containers.Create(b.t.Context(), c); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := b.networks.Attach(t.Context(), "feedbeef", nil); err != nil {
+			if _, err := b.networks.Attach(b.t.Context(), "feedbeef", nil); err != nil {
 				t.Fatal(err)
 			}
 		})
