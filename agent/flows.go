@@ -57,6 +57,22 @@ func (f *flows) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 	}
 }
 
+// note keeps the counts and says whether any is new.
+func (f *flows) note(of map[string][]netip.Addr, got map[netip.Addr]int) (changed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, list := range of {
+		n := 0
+		for _, a := range list {
+			n += got[a]
+		}
+		before, known := f.counts[id]
+		changed = changed || !known || before != n
+		f.counts[id] = n
+	}
+	return changed
+}
+
 // run counts until nobody drains.
 func (f *flows) run(ctx context.Context) {
 	tick := time.NewTicker(flowsEvery)
@@ -87,16 +103,9 @@ func (f *flows) run(ctx context.Context) {
 		if err != nil {
 			f.a.log.Warn("count connections", "err", err)
 		} else {
-			f.mu.Lock()
-			for id, list := range of {
-				n := 0
-				for _, a := range list {
-					n += got[a]
-				}
-				f.counts[id] = n
+			if f.note(of, got) {
+				f.a.loop.wake()
 			}
-			f.mu.Unlock()
-			f.a.loop.wake()
 		}
 		select {
 		case <-tick.C:

@@ -39,11 +39,9 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 			Force bool   `query:"force"`
 		},
 		) (*reply[api.ImageRemoved], error) {
-			pinned, err := a.pinned()
-			if err != nil {
-				return nil, fail(err)
-			}
-			r, err := a.images.Remove(in.Ref, in.Force, pinned)
+			r, err := a.collect(func(pinned map[string]bool) (images.Removed, error) {
+				return a.images.Remove(in.Ref, in.Force, pinned)
+			})
 			return &reply[api.ImageRemoved]{api.ImageRemoved(r)}, fail(err)
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/images/prune", "Remove unused images"),
@@ -51,11 +49,9 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 			All bool `query:"all"`
 		},
 		) (*reply[api.ImageRemoved], error) {
-			pinned, err := a.pinned()
-			if err != nil {
-				return nil, fail(err)
-			}
-			r, err := a.images.Prune(in.All, pinned)
+			r, err := a.collect(func(pinned map[string]bool) (images.Removed, error) {
+				return a.images.Prune(in.All, pinned)
+			})
 			return &reply[api.ImageRemoved]{api.ImageRemoved(r)}, fail(err)
 		})
 	// Archives are bytes of any length: they pass huma by.
@@ -94,6 +90,23 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 			panic(http.ErrAbortHandler) // a cut stream, not a short archive that looks whole
 		}
 	})
+}
+
+// collect removes images that no revision and no task needs. An apply that is
+// under way has images that no record names yet: it is not the time then.
+func (a *Agent) collect(remove func(pinned map[string]bool) (images.Removed, error)) (images.Removed, error) {
+	if !a.contents.TryLock() {
+		return images.Removed{}, &api.Error{
+			Status: http.StatusConflict, Code: api.CodeConflict, Detail: "a stack is being deployed, and its images are not recorded yet",
+			Hint: "try again when that has ended",
+		}
+	}
+	defer a.contents.Unlock()
+	pinned, err := a.pinned()
+	if err != nil {
+		return images.Removed{}, err
+	}
+	return remove(pinned)
 }
 
 func (a *Agent) pullImage(ctx context.Context, req *api.ImagePullRequest, report func(api.Progress)) (*api.Done, error) {

@@ -82,6 +82,11 @@ func (a *Agent) newTask(c *change, s *store.Stack, r *store.Revision, d *derived
 	if err := a.giveAddresses(c, &t, r, &svc); err != nil {
 		return t, err
 	}
+	for _, m := range svc.Mounts {
+		if m.Type == spec.MountVolume && m.Source != "" {
+			t.Volumes = append(t.Volumes, r.Stack.Volumes[m.Source].Name)
+		}
+	}
 	t.Anonymous = a.anonymousVolumes(s, &t)
 	return t, nil
 }

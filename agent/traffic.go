@@ -54,9 +54,14 @@ func (t *traffic) sync(ctx context.Context) error {
 	}
 }
 
+// trafficRetryMost bounds the back-off after a change that failed. Somebody waits for
+// most changes and asks again; an exit or a foreign flush has nobody.
+const trafficRetryMost = 10 * time.Second
+
 func (t *traffic) run(ctx context.Context) {
 	var last time.Time
-	var took time.Duration
+	var took, backoff time.Duration
+	var again <-chan time.Time // set while the last change failed
 	for {
 		var waiting []chan error
 		select {
@@ -64,25 +69,42 @@ func (t *traffic) run(ctx context.Context) {
 			return
 		case d := <-t.req:
 			waiting = append(waiting, d)
+		case <-again:
 		}
 		gap := min(max(pace, paceBy*took), paceMost)
-		hold := time.NewTimer(max(0, gap-time.Since(last)))
-	gather:
-		for {
-			select {
-			case d := <-t.req:
-				waiting = append(waiting, d)
-			case <-hold.C:
-				break gather
-			case <-ctx.Done():
-				return
-			}
+		waiting, ok := t.gather(ctx, waiting, max(0, gap-time.Since(last)))
+		if !ok {
+			return
 		}
 		last = time.Now()
 		err := t.apply(ctx)
 		took = time.Since(last)
 		for _, d := range waiting {
 			d <- err
+		}
+		if err == nil {
+			again, backoff = nil, 0
+			continue
+		}
+		if backoff = min(max(2*backoff, retryFirst), trafficRetryMost); ctx.Err() == nil {
+			t.a.log.Error("lead the traffic", "again in", backoff, "err", err)
+		}
+		again = time.After(backoff)
+	}
+}
+
+// gather collects further requests for a while: they share the next change.
+func (t *traffic) gather(ctx context.Context, waiting []chan error, d time.Duration) ([]chan error, bool) {
+	hold := time.NewTimer(d)
+	defer hold.Stop()
+	for {
+		select {
+		case w := <-t.req:
+			waiting = append(waiting, w)
+		case <-hold.C:
+			return waiting, true
+		case <-ctx.Done():
+			return nil, false
 		}
 	}
 }

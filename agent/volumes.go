@@ -31,13 +31,13 @@ func (a *Agent) ensureVolume(st *spec.Stack, key, name string, t *store.Task) (v
 		}
 		return v, nil
 	}
-	labels := map[string]string{labelStack: t.Stack}
 	if key == "" {
-		labels[labelAnonymous] = "true"
-		return a.volumes.Create(name, labels, nil)
+		return a.volumes.Create(name, map[string]string{labelStack: t.Stack, labelAnonymous: "true"}, nil)
 	}
+	// Ours last: who may delete a volume is not for a file to say.
+	labels := map[string]string{}
 	maps.Copy(labels, st.Volumes[key].Labels)
-	labels[labelVolume] = key
+	labels[labelStack], labels[labelVolume] = t.Stack, key
 	return a.volumes.Create(name, labels, st.Volumes[key].DriverOpts)
 }
 
@@ -64,12 +64,8 @@ func volumeUsers(v view) map[string][]string {
 		for _, name := range t.Anonymous {
 			out[name] = append(out[name], t.Name())
 		}
-		r := v.revisions[t.Stack]
-		for _, m := range t.Spec.Mounts {
-			if m.Type == spec.MountVolume && m.Source != "" && r != nil {
-				name := r.Stack.Volumes[m.Source].Name
-				out[name] = append(out[name], t.Name())
-			}
+		for _, name := range t.Volumes {
+			out[name] = append(out[name], t.Name())
 		}
 	}
 	return out
@@ -103,7 +99,11 @@ func (a *Agent) createVolume(req *api.VolumeCreate) (api.Volume, error) {
 	if req.Driver != "" && req.Driver != "local" {
 		return api.Volume{}, invalid("volume driver %q is not supported; use local", req.Driver)
 	}
-	v, err := a.volumes.Create(req.Name, req.Labels, req.Options)
+	labels := maps.Clone(req.Labels)
+	for _, own := range []string{labelStack, labelVolume, labelAnonymous} {
+		delete(labels, own) // they say which stack may delete it
+	}
+	v, err := a.volumes.Create(req.Name, labels, req.Options)
 	if err != nil {
 		return api.Volume{}, err
 	}
@@ -162,11 +162,25 @@ func (a *Agent) removeStackVolumes(stack string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, v := range list {
-		if v.Labels[labelStack] == stack {
-			errs = append(errs, a.volumes.Remove(v.Name))
+	v := a.w.view()
+	used := volumeUsers(v)
+	for name, r := range v.revisions {
+		for _, d := range r.Stack.Volumes {
+			if name != stack {
+				used[d.Name] = append(used[d.Name], name)
+			}
 		}
+	}
+	var errs []error
+	for _, vol := range list {
+		if vol.Labels[labelStack] != stack {
+			continue
+		}
+		if users := used[vol.Name]; len(users) > 0 {
+			a.log.Warn("a volume stays: somebody else uses it", "volume", vol.Name, "user", users[0])
+			continue
+		}
+		errs = append(errs, a.volumes.Remove(vol.Name))
 	}
 	return errors.Join(errs...)
 }
@@ -195,11 +209,6 @@ func (a *Agent) pinned() (map[string]bool, error) {
 // local limits it to images without a registry's name of their own. A failure
 // is logged: the stack is gone, its images can be pruned later.
 func (a *Agent) removeStackImages(r *store.Revision, which string) {
-	pinned, err := a.pinned()
-	if err != nil {
-		a.log.Error("remove the images of a stack", "stack", r.Stack.Name, "err", err)
-		return
-	}
 	var refs []string
 	for _, s := range r.Stack.Services {
 		if which == "local" && s.Build == nil {
@@ -209,7 +218,8 @@ func (a *Agent) removeStackImages(r *store.Revision, which string) {
 	}
 	slices.Sort(refs)
 	for _, ref := range slices.Compact(refs) {
-		if _, err := a.images.Remove(ref, false, pinned); err != nil && !errors.Is(err, images.ErrInUse) && !errors.Is(err, images.ErrNotFound) {
+		_, err := a.collect(func(pinned map[string]bool) (images.Removed, error) { return a.images.Remove(ref, false, pinned) })
+		if err != nil && !errors.Is(err, images.ErrInUse) && !errors.Is(err, images.ErrNotFound) {
 			a.log.Error("remove an image", "image", ref, "err", err)
 		}
 	}

@@ -72,14 +72,15 @@ type Task struct {
 	Ready, Healthy bool
 	// Checked says that it has a healthcheck.
 	Checked bool
-	// Published says that it is in the VIP map and DNS, confirmed.
-	Published bool
+	// Published says that it is in the VIP map and DNS, confirmed. Exposed
+	// says that it may be: to publish it was begun, or to withdraw it failed.
+	Published, Exposed bool
 	// WithdrawnAt is when it left them; zero if it never did.
 	WithdrawnAt time.Time
 	// Flows are its open connections, counted while it drains; -1: unknown.
 	Flows int
 	// StopAt is when the stop signal was sent, KilledAt when SIGKILL was last.
-	StopAt time.Time
+	StopAt   time.Time
 	KilledAt time.Time
 
 	StartedAt, FinishedAt time.Time
@@ -117,6 +118,9 @@ type Observed struct {
 }
 
 func (t *Task) live() bool { return t.State != TaskExited }
+
+// inTraffic says that connections may still be led to t.
+func (t *Task) inTraffic() bool { return t.Published || t.Exposed }
 
 // up says that the program of t runs.
 func (t *Task) up() bool { return t.State == TaskRunning || t.State == TaskPaused }

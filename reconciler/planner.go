@@ -220,7 +220,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	case cur.Ready && !cur.Published:
 		p.on(PublishTask, cur, "ready")
 		st.worse(PhaseStarting, "%s-%d is ready", s.Name, slot)
-	case !cur.Ready && cur.Published:
+	case !cur.Ready && cur.inTraffic():
 		p.on(WithdrawTask, cur, "not ready: "+cur.Reason)
 		st.worse(PhaseStarting, "%s-%d is not ready: %s", s.Name, slot, cur.Reason)
 	case !cur.Ready:
@@ -320,7 +320,7 @@ func (p *planner) create(s *Service, slot int, a Action) {
 
 // exited plans a slot whose current task has ended.
 func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status) {
-	if t.Published {
+	if t.inTraffic() {
 		p.on(WithdrawTask, t, "exited")
 	}
 	v, at, why := judge(s, t)
@@ -357,7 +357,7 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 		p.wait(s.Name, slot, at, "the back-off")
 		return
 	}
-	if t.Published {
+	if t.inTraffic() {
 		return // first out of the map, then its successor
 	}
 	if s.Order == StopFirst && slices.ContainsFunc(old, (*Task).live) {

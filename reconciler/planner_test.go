@@ -113,6 +113,7 @@ var cases = []struct {
 	{"grace ends in a kill", stack(web(1)), []Task{running("web", 1, 1, "k1", stopping(10*time.Second)), running("web", 1, 2, "k2")}},
 	{"a kill is waited for", stack(web(1)), []Task{running("web", 1, 1, "k1", stopping(14*time.Second), func(t *Task) { t.KilledAt = ago(4 * time.Second) }), running("web", 1, 2, "k2")}},
 	{"a kill that did not help is repeated", stack(web(1)), []Task{running("web", 1, 1, "k1", stopping(15*time.Second), func(t *Task) { t.KilledAt = ago(5 * time.Second) }), running("web", 1, 2, "k2")}},
+	{"a task that may be published is withdrawn before it is stopped", stack(web(1)), []Task{running("web", 1, 1, "k1", unpublished, func(t *Task) { t.Exposed = true }), running("web", 1, 2, "k2")}},
 	{"an ended old task is removed", stack(web(1)), []Task{running("web", 1, 1, "k1", exited(0, time.Second, time.Hour, 0)), running("web", 1, 2, "k2")}},
 	{"one slot at a time: the next waits for the first", stack(web(3)), []Task{running("web", 1, 1, "k1"), running("web", 1, 2, "k2", unready), running("web", 2, 1, "k1"), running("web", 3, 1, "k1")}},
 	{"the next slot begins when the first is published", stack(web(2)), []Task{running("web", 1, 1, "k1", withdrawn(time.Second, 3)), running("web", 1, 2, "k2"), running("web", 2, 1, "k1")}},

@@ -24,7 +24,7 @@ func (p *planner) retire(s *Service, t *Task, r retirement) {
 	switch {
 	case t.State == TaskPending:
 		p.wait(t.Service, t.Slot, time.Time{}, "its creation to end")
-	case t.Published:
+	case t.inTraffic():
 		p.on(WithdrawTask, t, r.cause)
 	case t.State == TaskExited:
 		if r.remove {

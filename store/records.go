@@ -71,6 +71,8 @@ type Task struct {
 
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Parent    string     `json:"parent,omitempty"` // whose network it shares
+	// Volumes are the names of the named ones.
+	Volumes []string `json:"volumes,omitempty"`
 	// Anonymous volumes by target.
 	Anonymous map[string]string `json:"anonymous,omitempty"`
 
