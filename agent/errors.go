@@ -57,6 +57,16 @@ func problem(err error) *api.Error {
 		{volume.ErrNotFound, http.StatusNotFound, api.CodeNotFound, ""},
 		{images.ErrNotFound, http.StatusNotFound, api.CodeImageNotFound, ""},
 		{images.ErrInUse, http.StatusConflict, api.CodeInUse, ""},
+		{images.ErrUnauthorized, http.StatusBadGateway, api.CodeRegistry, "log in with `docker login` as the agent's user, or check the name"},
+		{images.ErrUnreachable, http.StatusBadGateway, api.CodeRegistry, unreachableHint},
+		{images.ErrReference, http.StatusUnprocessableEntity, api.CodeInvalid, ""},
+		{images.ErrAmbiguous, http.StatusUnprocessableEntity, api.CodeInvalid, "give more of the id"},
+		{images.ErrPlatform, http.StatusUnprocessableEntity, api.CodeImageNotFound, ""},
+		{images.ErrInvalid, http.StatusUnprocessableEntity, api.CodeInvalid, ""},
+		{volume.ErrName, http.StatusUnprocessableEntity, api.CodeInvalid, ""},
+		{volume.ErrDiffers, http.StatusConflict, api.CodeConflict, "remove the volume first, or choose another name"},
+		{runtime.ErrStart, http.StatusUnprocessableEntity, api.CodeInvalid, ""},
+		{runtime.ErrInvalid, http.StatusUnprocessableEntity, api.CodeInvalid, ""},
 		{overlaynet.ErrPortInUse, http.StatusConflict, api.CodePortInUse, "publish another port, or end what holds it"},
 		{overlaynet.ErrPoolExhausted, http.StatusInsufficientStorage, api.CodePoolExhausted, "remove unused networks (`berth network prune`) or add address_pools to the configuration"},
 		{overlaynet.ErrOverlap, http.StatusConflict, api.CodeInvalid, "choose another subnet"},
@@ -72,19 +82,17 @@ func problem(err error) *api.Error {
 	return p
 }
 
+// imageError is problem for a pull: what is not known better is the registry's
+// doing.
 func imageError(err error) error {
 	p := problem(err)
-	switch {
-	case errors.Is(err, images.ErrUnreachable):
-		p = &api.Error{
-			Status: http.StatusBadGateway, Code: api.CodeRegistry, Detail: err.Error(),
-			Hint: "check the network and the registry's name, or name a mirror in the configuration; a local image needs no registry (`berth image load`)",
-		}
-	case p.Code == api.CodeInternal:
+	if p.Code == api.CodeInternal {
 		p = &api.Error{Status: http.StatusBadGateway, Code: api.CodeRegistry, Detail: err.Error()}
 	}
 	return p
 }
+
+const unreachableHint = "check the network and the registry's name, or name a mirror in the configuration; a local image needs no registry (`berth image load`)"
 
 // canonical makes two values comparable that went through JSON differently:
 // an empty list and none are the same.

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,15 +14,16 @@ type apiEvent = api.Event
 // keptEvents is how many events are remembered for `events --since`.
 const keptEvents = 4096
 
-// events remembers what happened and tells whoever listens. A listener that
-// falls further behind than its buffer loses events: nobody waits for it.
+// events remembers what happened, for whoever reads. A reader that does not
+// keep up loses events and is told how many.
 type events struct {
-	mu   sync.Mutex
-	kept []api.Event
-	subs map[chan api.Event]bool
+	mu      sync.Mutex
+	kept    []api.Event
+	first   int // the number of kept[0]
+	changed *signal
 }
 
-func newEvents() *events { return &events{subs: map[chan api.Event]bool{}} }
+func newEvents() *events { return &events{changed: newSignal()} }
 
 func (e *events) emit(ev api.Event) {
 	e.mu.Lock()
@@ -32,15 +32,10 @@ func (e *events) emit(ev api.Event) {
 		ev.Time = time.Now()
 	}
 	e.kept = append(e.kept, ev)
-	if len(e.kept) > keptEvents {
-		e.kept = slices.Clone(e.kept[len(e.kept)-keptEvents:])
+	if n := len(e.kept) - keptEvents; n >= keptEvents/4 { // seldom, as it copies
+		e.kept, e.first = slices.Clone(e.kept[n:]), e.first+n
 	}
-	for ch := range maps.Keys(e.subs) {
-		select {
-		case ch <- ev:
-		default: // too slow
-		}
-	}
+	e.changed.broadcast()
 }
 
 // task reports something about a task.
@@ -54,20 +49,34 @@ func (e *events) task(t *store.Task, action, message string) {
 	})
 }
 
-// subscribe returns the events since a time and those to come.
-func (e *events) subscribe(since time.Time) (past []api.Event, live <-chan api.Event, cancel func()) {
+// eventReader reads events in order.
+type eventReader struct {
+	e    *events
+	next int // the number of the next event
+}
+
+// read begins with the first event since a time, or, if that is zero, with
+// what is still to come.
+func (e *events) read(since time.Time) *eventReader {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, ev := range e.kept {
-		if !since.IsZero() && !ev.Time.Before(since) {
-			past = append(past, ev)
+	i := len(e.kept)
+	if !since.IsZero() {
+		i = slices.IndexFunc(e.kept, func(ev api.Event) bool { return !ev.Time.Before(since) })
+		if i < 0 {
+			i = len(e.kept)
 		}
 	}
-	ch := make(chan api.Event, 256)
-	e.subs[ch] = true
-	return past, ch, func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.subs, ch)
-	}
+	return &eventReader{e: e, next: e.first + i}
+}
+
+// take gives the events that are there, how many were lost before them, and a
+// channel that closes when there are more.
+func (r *eventReader) take() (list []api.Event, lost int, more <-chan struct{}) {
+	r.e.mu.Lock()
+	defer r.e.mu.Unlock()
+	lost = max(0, r.e.first-r.next)
+	list = slices.Clone(r.e.kept[max(0, r.next-r.e.first):])
+	r.next = r.e.first + len(r.e.kept)
+	return list, lost, r.e.changed.wait()
 }

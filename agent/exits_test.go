@@ -140,8 +140,7 @@ func TestExit_ForWantOfMemory_SaysSo(t *testing.T) {
 		if task.Reason != "out of memory" || !task.OOMKilled || task.ExitCode != 137 {
 			t.Errorf("%+v", task)
 		}
-		past, _, cancel := b.events.subscribe(time.Unix(0, 1))
-		defer cancel()
+		past, _, _ := b.events.read(time.Unix(0, 1)).take()
 		if last := past[len(past)-1]; last.Action != "die" || last.Message != "out of memory" {
 			t.Errorf("last event %+v", last)
 		}

@@ -103,12 +103,7 @@ func (a *Agent) pastLogs(ctx context.Context, tasks []*store.Task, o runtime.Log
 // readLog sends the lines of one task, parts joined. A log that is gone is an
 // empty one.
 func (a *Agent) readLog(ctx context.Context, t *store.Task, o runtime.LogOptions, lines chan<- api.LogEntry) error {
-	join := joiner{}
-	err := a.containers.Logs(ctx, t.ID, o, func(l runtime.LogLine) error {
-		l, whole := join.add(l)
-		if !whole {
-			return nil
-		}
+	each, flush := runtime.JoinPartial(joinMost, func(l runtime.LogLine) error {
 		select {
 		case lines <- entry(t, l):
 			return nil
@@ -116,6 +111,10 @@ func (a *Agent) readLog(ctx context.Context, t *store.Task, o runtime.LogOptions
 			return ctx.Err()
 		}
 	})
+	err := a.containers.Logs(ctx, t.ID, o, each)
+	if err == nil {
+		err = flush() // what it wrote last may have no newline
+	}
 	if errors.Is(err, runtime.ErrNotFound) || errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -143,21 +142,6 @@ func (a *Agent) lastLine(ctx context.Context, id string) string {
 
 // joinMost bounds a line that never ends.
 const joinMost = 1 << 20
-
-// joiner puts the parts of long lines together, per stream.
-type joiner map[string]runtime.LogLine
-
-func (j joiner) add(l runtime.LogLine) (runtime.LogLine, bool) {
-	if held, ok := j[l.Stream]; ok {
-		l.Text, l.Time = held.Text+l.Text, held.Time
-	}
-	if l.Partial && len(l.Text) < joinMost {
-		j[l.Stream] = l
-		return l, false
-	}
-	delete(j, l.Stream)
-	return l, true
-}
 
 type logSource struct {
 	lines chan api.LogEntry

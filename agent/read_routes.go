@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -86,32 +87,34 @@ func (a *Agent) readRoutes(h huma.API) {
 }
 
 func (a *Agent) streamEvents(ctx context.Context, since, until time.Time, follow bool, wanted func(api.Event) bool, send func(any) error) error {
-	past, live, cancel := a.events.subscribe(since)
-	defer cancel()
-	for _, e := range past {
-		if wanted(e) && (until.IsZero() || e.Time.Before(until)) {
-			if err := send(e); err != nil {
-				return err
-			}
-		}
-	}
-	if !follow {
-		return nil
-	}
 	var end <-chan time.Time
 	if !until.IsZero() {
 		t := time.NewTimer(time.Until(until))
 		defer t.Stop()
 		end = t.C
 	}
+	events := a.events.read(since)
 	for {
-		select {
-		case e := <-live:
-			if wanted(e) {
-				if err := send(e); err != nil {
-					return err
-				}
+		list, lost, more := events.take()
+		if lost > 0 {
+			err := send(api.Event{Time: time.Now(), Type: "events", Action: "lost", Message: fmt.Sprintf("%d events were lost: they came faster than they were read", lost)})
+			if err != nil {
+				return err
 			}
+		}
+		for _, e := range list {
+			if !wanted(e) || !until.IsZero() && !e.Time.Before(until) {
+				continue
+			}
+			if err := send(e); err != nil {
+				return err
+			}
+		}
+		if !follow {
+			return nil
+		}
+		select {
+		case <-more:
 		case <-end:
 			return nil
 		case <-ctx.Done():

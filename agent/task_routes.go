@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/danielgtaylor/huma/v2"
@@ -152,7 +153,7 @@ func readInput(ctx context.Context, cancel context.CancelFunc, c *websocket.Conn
 			if err != nil {
 				return
 			}
-			if len(msg) > 0 && !in.take(ctx, msg[0], msg[1:]) {
+			if len(msg) > 0 && !in.take(msg[0], msg[1:]) {
 				return
 			}
 		}
@@ -160,9 +161,25 @@ func readInput(ctx context.Context, cancel context.CancelFunc, c *websocket.Conn
 	return in
 }
 
+// resized hands a size on without waiting: of those that nobody has read, the
+// oldest goes.
+func (in *input) resized(size runtime.WindowSize) {
+	for {
+		select {
+		case in.resize <- size:
+			return
+		default:
+		}
+		select {
+		case <-in.resize:
+		default:
+		}
+	}
+}
+
 // take hands one message on; false ends the session. What it can't read it
 // leaves out: the session goes on.
-func (in *input) take(ctx context.Context, channel byte, data []byte) bool {
+func (in *input) take(channel byte, data []byte) bool {
 	switch channel {
 	case api.ChannelStdin:
 		if len(data) == 0 {
@@ -174,10 +191,7 @@ func (in *input) take(ctx context.Context, channel byte, data []byte) bool {
 	case api.ChannelResize:
 		var size runtime.WindowSize
 		if json.Unmarshal(data, &size) == nil {
-			select {
-			case in.resize <- size:
-			case <-ctx.Done():
-			}
+			in.resized(size)
 		}
 	case api.ChannelSignaled:
 		var s struct {
@@ -230,6 +244,8 @@ func (a *Agent) serveExec(ctx context.Context, c *websocket.Conn, t *store.Task)
 	}()
 	if req.Stdin {
 		e.Stdin = in.stdin
+	} else {
+		in.stdin.Close() // what comes anyway must not hold up a signal behind it
 	}
 	e.Stdout = &channelWriter{ctx, c, api.ChannelStdout}
 	e.Stderr = &channelWriter{ctx, c, api.ChannelStderr}
@@ -262,14 +278,40 @@ func (a *Agent) serveAttach(ctx context.Context, c *websocket.Conn, t *store.Tas
 	var stdin io.Reader
 	if t.Spec.StdinOpen {
 		stdin = in.stdin
+	} else {
+		in.stdin.Close()
 	}
 	err := a.containers.Attach(attached, t.ID, stdin,
 		&channelWriter{ctx, c, api.ChannelStdout}, &channelWriter{ctx, c, api.ChannelStderr}, in.resize)
 	if err != nil {
 		return 0, err
 	}
-	if cur := a.w.task(t.ID); cur != nil {
-		return cur.ExitCode, nil
+	return a.exitCode(ctx, t), nil
+}
+
+// exitNote is how long the news of an exit may take after the output ended.
+const exitNote = 2 * time.Second
+
+// exitCode waits for the exit of a task whose output has ended; 0 if it goes
+// on without it.
+func (a *Agent) exitCode(ctx context.Context, t *store.Task) int {
+	late := time.NewTimer(exitNote)
+	defer late.Stop()
+	for {
+		_, changed := a.loop.plan(t.Stack)
+		cur := a.w.task(t.ID)
+		switch {
+		case cur == nil:
+			return 0
+		case !cur.Live():
+			return cur.ExitCode
+		}
+		select {
+		case <-changed:
+		case <-late.C:
+			return 0
+		case <-ctx.Done():
+			return 0
+		}
 	}
-	return 0, nil
 }
