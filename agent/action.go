@@ -33,6 +33,7 @@ func (a *Agent) act(ctx context.Context, stack string, req *api.ActionRequest, r
 	}
 	switch req.Action {
 	case api.ActionStart:
+		a.retryFailed(stack, services)
 		return a.changeAndFollow(ctx, stack, services, report, func(s *store.Stack) {
 			for _, name := range services {
 				delete(s.Stopped, name)
@@ -100,6 +101,19 @@ func (a *Agent) changeAndFollow(ctx context.Context, stack string, services []st
 	}
 	a.loop.settle(ctx)
 	return a.follow(ctx, stack, revision, services, report)
+}
+
+// retryFailed asks for another try of what failed and waits or stays down.
+// What has completed stays so. No services means all.
+func (a *Agent) retryFailed(stack string, services []string) (any bool) {
+	for _, t := range a.w.view().tasks {
+		failed := t.State == store.StateExited && (t.ExitCode != 0 || t.Reason != "")
+		if t.Stack == stack && failed && (len(services) == 0 || slices.Contains(services, t.Service)) {
+			a.w.note(t.ID, func(t *store.Task) { t.Retry = true })
+			any = true
+		}
+	}
+	return any
 }
 
 func (a *Agent) stop(ctx context.Context, stack string, services []string, timeout *time.Duration, report func(api.Progress)) (*api.Done, error) {

@@ -85,6 +85,9 @@ func (a *Agent) apply(ctx context.Context, req *api.ApplyRequest, report func(ap
 	}
 	record := nextStack(req, cur, rev, next)
 	if rev != nil && !req.ForceRecreate && !req.RenewVolumes && sameRevision(rev, next) && sameRecord(cur, &record) {
+		if !req.NoStart && a.retryFailed(st.Name, req.Services) {
+			a.loop.settle(ctx) // or the old verdict would be taken for the new
+		}
 		return &api.Applied{Stack: st.Name, Revision: rev.Number}, nil
 	}
 	if err := a.checkStack(next); err != nil {
@@ -441,8 +444,8 @@ func (a *Agent) checkStack(r *store.Revision) error {
 		svc := r.Stack.Services[name]
 		for _, d := range svc.DependsOn {
 			dep, ok := r.Stack.Services[d.Service]
-			if !ok || d.Condition != spec.DependsHealthy || dep.Replicas == 0 {
-				continue
+			if !ok || d.Condition != spec.DependsHealthy || dep.Replicas == 0 || r.Digests[d.Service] == "" {
+				continue // a plan does not know images that are not here yet
 			}
 			if a.healthcheck(&store.Task{Stack: "", Digest: r.Digests[d.Service], Spec: dep}) == nil {
 				fail("services."+name+".depends_on."+d.Service, "service %s waits for %s to be healthy, but %s has no healthcheck", name, d.Service, d.Service)

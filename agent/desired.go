@@ -275,7 +275,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		Published: t.Published, Exposed: t.Rotation, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
 		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
-		Unstartable: t.Unstartable, LastLine: t.LastLine,
+		Unstartable: t.Unstartable, Retry: t.Retry, LastLine: t.LastLine,
 	}
 	if len(t.Endpoints) > 0 { // else it has no address that connections lead to
 		out.Flows = a.flows.count(t.ID)

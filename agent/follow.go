@@ -11,16 +11,37 @@ import (
 	"berth/store"
 )
 
-// progressDeadline is how long a stack may go without any progress before it
-// is said not to become ready (DESIGN.md, Rollout).
-const progressDeadline = 120 * time.Second
+// leastDeadline is how long a stack may at least go without any progress before
+// it is said not to become ready (DESIGN.md, Rollout).
+const leastDeadline = 120 * time.Second
+
+// deadline is leastDeadline, or longer if a health test of the services, or the
+// end of one of their tasks, may rightly take longer.
+func (a *Agent) deadline(s *store.Stack, r *store.Revision, w *watcher) time.Duration {
+	d := leastDeadline
+	for name, svc := range r.Stack.Services {
+		if !w.cares(name) {
+			continue
+		}
+		d = max(d, grace(s, &svc)+defaultDrain+time.Minute)
+		c := a.healthcheck(&store.Task{Digest: r.Digests[name], Spec: svc})
+		if c != nil {
+			d = max(d, c.startPeriod+time.Duration(c.retries)*c.interval+time.Minute)
+		}
+	}
+	return d
+}
 
 // follow reports the services of a stack until each wanted one is ready,
 // completed, or has failed. services empty means all. It only watches: when
 // ctx ends the rollout goes on.
 func (a *Agent) follow(ctx context.Context, stack string, revision uint64, services []string, report func(api.Progress)) (*api.Done, error) {
 	watch := newWatcher(a, services)
-	deadline := time.NewTimer(progressDeadline)
+	limit := leastDeadline
+	if s, r := a.w.stack(stack); s != nil {
+		limit = a.deadline(s, r, watch)
+	}
+	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	for {
 		plan, changed := a.loop.plan(stack)
@@ -34,7 +55,7 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 		}
 		if plan != nil && plan.Revision == revision {
 			if watch.report(plan, r, report) {
-				deadline.Reset(progressDeadline)
+				deadline.Reset(limit)
 			}
 			done := watch.outcome(plan)
 			if done != nil && done.Outcome == api.OutcomeDone {
@@ -54,7 +75,7 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 		case <-deadline.C:
 			return &api.Done{
 				Outcome: api.OutcomeNotReady, Detail: watch.unready(plan, r),
-				Hint: fmt.Sprintf("no progress for %s; see `berth ps` and `berth logs`", progressDeadline),
+				Hint: fmt.Sprintf("no progress for %s; see `berth ps` and `berth logs`", limit),
 			}, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()

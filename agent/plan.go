@@ -24,12 +24,16 @@ func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.checkStack(next); err != nil {
+		return nil, err
+	}
 	record := nextStack(req, cur, rev, next)
 	out := &api.Plan{Stack: req.Stack.Name, Next: next.Number, Images: missing}
 	if rev != nil {
 		out.Revision = rev.Number
 	}
 	p := &previewer{a: a, v: a.w.view(), req: req, rev: rev, next: next, cur: cur, record: &record}
+	p.compare()
 	p.services(out)
 	p.resources(out)
 	out.Changed = slices.ContainsFunc(out.Services, func(s api.PlanService) bool { return s.Verb != api.PlanUnchanged }) ||
@@ -99,6 +103,24 @@ type previewer struct {
 	next   *store.Revision
 	cur    *store.Stack
 	record *store.Stack
+	// before and after are the keys of current tasks: what differs is replaced.
+	before, after map[string]string
+}
+
+// compare computes the keys as the loop will see them.
+func (p *previewer) compare() {
+	if p.rev == nil {
+		return
+	}
+	p.before = keys(p.v, p.cur, p.rev)
+	then := p.v
+	then.networks = union(nil, p.v.networks)
+	for _, n := range p.next.Stack.Networks {
+		if rec := then.networks[n.Name]; rec == nil && !n.External || rec != nil && !n.External && !sameNetwork(rec.Spec, n) {
+			then.networks[n.Name] = &store.Network{Name: n.Name, ID: "new"}
+		}
+	}
+	p.after = keys(then, p.record, p.next)
 }
 
 func (p *previewer) services(out *api.Plan) {
@@ -140,16 +162,16 @@ func (p *previewer) service(name string) api.PlanService {
 		})
 		class = min(class, c.Class) // replace is the least
 	}
-	epoch := p.cur != nil && p.cur.Epochs[name] != p.record.Epochs[name]
+	replaced := p.before[name] != p.after[name]
+	if replaced && len(out.Changes) == 0 {
+		out.Changes = p.indirect(name, &svc)
+	}
 	switch {
-	case class == spec.ClassReplace || epoch:
+	case replaced:
 		order, why := p.a.order(&p.next.Stack, &svc, p.next.Digests[name])
 		out.Verb, out.Order, out.Reason = api.PlanReplace, order.String(), why
 		if order == reconciler.StartFirst {
 			out.Reason = "one at a time"
-		}
-		if epoch && out.Changes == nil {
-			out.Reason = "asked for"
 		}
 	case old.Replicas != svc.Replicas:
 		out.Verb = api.PlanScale
@@ -159,6 +181,31 @@ func (p *previewer) service(name string) api.PlanService {
 		out.Verb, out.Reason = api.PlanCreate, "it is stopped"
 	default:
 		out.Verb, out.Tasks = api.PlanUnchanged, svc.Replicas
+	}
+	return out
+}
+
+// indirect says why a service is replaced that did not change itself.
+func (p *previewer) indirect(name string, svc *spec.Service) []api.PlanChange {
+	if p.cur.Epochs[name] != p.record.Epochs[name] {
+		return []api.PlanChange{{Path: "tasks", New: "asked for"}}
+	}
+	var out []api.PlanChange
+	for _, at := range svc.Networks {
+		n := p.next.Stack.Networks[at.Network]
+		if rec := p.v.networks[n.Name]; !n.External && (rec == nil || !sameNetwork(rec.Spec, n)) {
+			out = append(out, api.PlanChange{
+				Path: "networks." + at.Network, New: "its settings changed", Position: position(&p.next.Stack, "networks."+at.Network),
+			})
+		}
+	}
+	for _, d := range svc.DependsOn {
+		if d.Restart && p.before[d.Service] != p.after[d.Service] {
+			out = append(out, api.PlanChange{
+				Path: "depends_on." + d.Service, New: "is replaced, and restart is true",
+				Position: position(&p.next.Stack, "services."+name+".depends_on."+d.Service),
+			})
+		}
 	}
 	return out
 }

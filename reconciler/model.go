@@ -91,6 +91,8 @@ type Task struct {
 	// Unstartable is an exit of a program that could not be run at all: it is
 	// not in the image, or not executable. Trying again gives the same.
 	Unstartable bool
+	// Retry says that the user asked for another try after it failed.
+	Retry bool
 	// LastLine is the last line that a failed task logged.
 	LastLine string
 	// Failures are the failed predecessors in a row; Restarts all of them.

@@ -149,6 +149,7 @@ var cases = []struct {
 	{"a program that can't be run is not tried again", stack(web(1, policy(spec.RestartAlways, 0))), []Task{running("web", 1, 1, "k2", exited(127, time.Second, 0, 0), func(t *Task) { t.Unstartable, t.Reason = true, "start \"nosuch\": not found" })}},
 	{"after a failure a task must stay up to be ready", stack(web(1)), []Task{running("web", 1, 3, "k2", unpublished, func(t *Task) { t.Failures, t.StartedAt = 2, ago(time.Second) })}},
 	{"after a failure a task that stayed up is published", stack(web(1)), []Task{running("web", 1, 3, "k2", unpublished, func(t *Task) { t.Failures, t.StartedAt = 2, ago(3*time.Second) })}},
+	{"what failed for good is tried again when the user asks", stack(web(1, policy(spec.RestartNo, 0))), []Task{running("web", 1, 1, "k2", exited(3, time.Minute, time.Second, 0), func(t *Task) { t.Retry = true })}},
 	{"changed limits touch no process", stack(web(1)), []Task{running("web", 1, 1, "k2", func(t *Task) { t.InPlace = "i0" })}},
 	{"a sidecar follows the task whose network it shares", stack(web(1), web(1, named("side"), func(s *Service) { s.SharesNetwork = "web"; s.Networks = nil })), []Task{running("web", 1, 2, "k2"), running("side", 1, 1, "k2", func(t *Task) { t.Parent = "weba1" })}},
 	{"down ends dependents first", func() Stack {

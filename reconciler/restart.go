@@ -41,6 +41,8 @@ func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
 	switch {
 	case t.Lost:
 		return restart, t.FinishedAt, t.Reason
+	case t.Retry:
+		return restart, t.FinishedAt, "another try"
 	case t.Unstartable:
 		return failed, at, exitReason(t)
 	case !t.StopAt.IsZero():
@@ -94,7 +96,7 @@ func ready(t *Task, now time.Time) (ok bool, until time.Time) {
 
 // failures is the count for the successor of t.
 func failures(s *Service, t *Task) int {
-	if t.Lost || !t.StopAt.IsZero() {
+	if t.Lost || t.Retry || !t.StopAt.IsZero() {
 		return 0
 	}
 	// restart_policy.window is how long a task must run for its start to

@@ -84,6 +84,8 @@ type Task struct {
 	OOM      bool      `json:"oom,omitempty"`
 	Lost     bool      `json:"lost,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
+	// Retry: the user asked for another try after it failed.
+	Retry bool `json:"retry,omitempty"`
 	// Unstartable: its program could not be run. LastLine is the last line
 	// that it logged, if it failed.
 	Unstartable bool   `json:"unstartable,omitempty"`
