@@ -137,7 +137,9 @@ func TestDown_EndsDependentsFirst_AndLeavesNoRecord(t *testing.T) {
 	simulate(t, func(b *bench) {
 		st := shop()
 		st.Volumes = map[string]spec.Volume{"data": {Key: "data", Name: "shop_data"}}
-		set(&st, "db", func(s *spec.Service) { s.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "data", Target: "/data"}} })
+		set(&st, "db", func(s *spec.Service) {
+			s.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "data", Target: "/data"}}
+		})
 		st.Secrets = map[string]spec.File{"key": {Key: "key", Content: []byte("x")}}
 		b.up(st)
 		b.calls.reset()
@@ -171,7 +173,9 @@ func TestDown_WithVolumesAndImages_TakesThemUnlessSomebodyElseNeedsThem(t *testi
 	simulate(t, func(b *bench) {
 		st := shop()
 		st.Volumes = map[string]spec.Volume{"data": {Key: "data", Name: "shop_data"}}
-		set(&st, "db", func(s *spec.Service) { s.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "data", Target: "/data"}} })
+		set(&st, "db", func(s *spec.Service) {
+			s.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "data", Target: "/data"}}
+		})
 		b.up(st)
 		b.up(stackOf("other", service("web", "web:1")))
 		b.takeDown("shop", api.DownRequest{Volumes: true, Images: "all"})
