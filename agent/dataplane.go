@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,10 @@ func (t *traffic) needed() bool {
 // dataplaneUser is whom the dataplane runs as: it reads what containers and
 // foreign resolvers send. All that it may do beyond is to bind port 53.
 const dataplaneUser = overlaynet.DataplaneUID
+
+// dataplaneProof is how long a dataplane must have run to be followed at once
+// by another one when it ends.
+const dataplaneProof = time.Second
 
 // dataplaneFolder makes the folder that agent and dataplane share. It is
 // root's, so that no name in it can be made to lead elsewhere; the dataplane
@@ -109,6 +114,7 @@ func (a *Agent) ensureDataplane(needed bool) error {
 		return fmt.Errorf("start the dataplane: %w", err)
 	}
 	a.dataplaneStarting = true
+	began := time.Now()
 	go func() {
 		err := cmd.Wait()
 		a.dataplaneMu.Lock()
@@ -117,6 +123,13 @@ func (a *Agent) ensureDataplane(needed bool) error {
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {
 			a.log.Warn("wait for the dataplane", "err", err)
+		}
+		// One that ends soon would end again: watchReality tries it later.
+		if time.Since(began) < dataplaneProof {
+			return
+		}
+		if err := a.ensureDataplane(a.traffic.needed()); err != nil {
+			a.log.Error("start the dataplane again", "err", err)
 		}
 	}()
 	return nil

@@ -124,7 +124,7 @@ func TestRepair(t *testing.T) {
 		}
 		gateway, _ := s.address(t, "web", "repair_default")
 		kill(t, before[0])
-		took := eventually(t, 12*time.Second, func() error {
+		took := eventually(t, 3*time.Second, func() error {
 			_, err := resolve(t, gateway, "web")
 			return err
 		})
