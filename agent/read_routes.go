@@ -128,6 +128,11 @@ func parseTime(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
+	if strings.Trim(s, "0123456789.") == "" {
+		if sec, err := time.ParseDuration(s + "s"); err == nil {
+			return time.Unix(0, int64(sec)), nil
+		}
+	}
 	if d, err := time.ParseDuration(strings.TrimPrefix(s, "-")); err == nil {
 		return time.Now().Add(-d), nil
 	}
@@ -135,9 +140,6 @@ func parseTime(s string) (time.Time, error) {
 		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
 			return t, nil
 		}
-	}
-	if sec, err := time.ParseDuration(s + "s"); err == nil {
-		return time.Unix(0, int64(sec)), nil
 	}
 	return time.Time{}, invalid("time %q: write 2026-01-31T12:00:00Z, a Unix time, or a duration such as 10m", s)
 }

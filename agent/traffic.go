@@ -201,6 +201,28 @@ func backends(v view, stack, service, network string) []overlaynet.Backend {
 	return out
 }
 
+// guests are the tasks in rotation of a service that has no addresses of its
+// own: each is reached at those of the task whose network it shares.
+func guests(v view, stack, service string) []overlaynet.Backend {
+	byID := map[string]*store.Task{}
+	for _, t := range v.tasks {
+		byID[t.ID] = t
+	}
+	var out []overlaynet.Backend
+	for _, t := range v.tasks {
+		host := byID[t.Parent]
+		if t.Stack != stack || t.Service != service || !t.Rotation || !t.Live() || host == nil {
+			continue
+		}
+		for _, e := range host.Endpoints {
+			if e.Default {
+				out = append(out, overlaynet.Backend{TaskID: t.ID, Addr4: e.IPv4, Addr6: e.IPv6})
+			}
+		}
+	}
+	return out
+}
+
 func (a *Agent) publishedPorts(v view, r *overlaynet.Rules, snap *dataplane.Snapshot) {
 	for _, name := range sortedKeys(v.stacks) {
 		s, rev := v.stacks[name], v.revisions[name]
@@ -212,13 +234,15 @@ func (a *Agent) publishedPorts(v view, r *overlaynet.Rules, snap *dataplane.Snap
 			if !publishes(&svc) {
 				continue // nor does it hold its ports: another stack may
 			}
-			owner := service
-			if parent, ok := strings.CutPrefix(svc.NetworkMode, "service:"); ok {
-				owner = parent
-			} else if svc.NetworkMode != "" {
+			var targets []overlaynet.Backend
+			switch {
+			case svc.NetworkMode == "":
+				targets = backends(v, name, service, "")
+			case strings.HasPrefix(svc.NetworkMode, "service:"):
+				targets = guests(v, name, service)
+			default:
 				continue
 			}
-			targets := backends(v, name, owner, "")
 			for i, p := range svc.Ports {
 				port := s.Ports[portKey(service, i)]
 				if port == 0 {
