@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -226,32 +225,26 @@ func TestDown_WhileTasksAreBeingCreated_WaitsForThem(t *testing.T) {
 	})
 }
 
-func TestDown_ThatCanNotGetOn_SaysWhy(t *testing.T) {
+func TestDown_ANetworkThatAnotherStackUses_StaysAndComesBack(t *testing.T) {
 	simulate(t, func(b *bench) {
 		b.up(stackOf("shop", service("web", "web:1")))
 		other := stackOf("other", service("job", "job:1"))
 		other.Networks["default"] = spec.Network{Key: "default", Name: "shop_default", External: true}
 		b.up(other)
-		var warned []string
-		ended := make(chan error, 1)
-		go func() {
-			_, err := b.down(b.t.Context(), "shop", &api.DownRequest{}, func(p api.Progress) {
-				if p.Warning != "" {
-					warned = append(warned, p.Warning)
-				}
-			})
-			ended <- err
-		}()
-		b.pass(5 * time.Second)
-		if len(warned) != 1 || !strings.Contains(warned[0], "network shop_default is in use by other-job-1") {
-			t.Errorf("warned %q", warned)
+		before := b.w.view().networks["shop_default"]
+		b.takeDown("shop", api.DownRequest{})
+		kept := b.w.view().networks["shop_default"]
+		if len(b.networks.bridges) != 1 || kept == nil || kept.ID != before.ID || kept.Stack != "" {
+			t.Fatalf("of the network is left: %+v, %d bridges", kept, len(b.networks.bridges))
 		}
-		if len(b.networks.bridges) != 1 {
-			t.Error("the bridge was removed under the other stack's task")
+		b.up(stackOf("shop", service("web", "web:1")))
+		if back := b.w.view().networks["shop_default"]; back.ID != before.ID || back.Stack != "shop" {
+			t.Errorf("the stack's network came back as %+v", back)
 		}
 		b.takeDown("other", api.DownRequest{})
-		if err := <-ended; err != nil {
-			t.Error(err)
+		b.takeDown("shop", api.DownRequest{})
+		if len(b.networks.bridges) != 0 {
+			t.Error("a bridge is left")
 		}
 	})
 }

@@ -69,7 +69,7 @@ func problem(err error) *api.Error {
 		{runtime.ErrInvalid, http.StatusUnprocessableEntity, api.CodeInvalid, ""},
 		{overlaynet.ErrPortInUse, http.StatusConflict, api.CodePortInUse, "publish another port, or end what holds it"},
 		{overlaynet.ErrPoolExhausted, http.StatusInsufficientStorage, api.CodePoolExhausted, "remove unused networks (`berth network prune`) or add address_pools to the configuration"},
-		{overlaynet.ErrOverlap, http.StatusConflict, api.CodeInvalid, "choose another subnet"},
+		{overlaynet.ErrOverlap, http.StatusConflict, api.CodeInvalid, "choose another subnet; a network whose settings change keeps its own until its tasks have moved, so `berth down` first to keep it"},
 		{runtime.ErrRuntimeMissing, http.StatusServiceUnavailable, api.CodeRuntimeMissing, "install crun or runc, and conmon; `berth doctor` says what is missing"},
 		{runtime.ErrNotRunning, http.StatusConflict, api.CodeConflict, ""},
 		{syscall.ENOSPC, http.StatusInsufficientStorage, api.CodeNoSpace, "free some space; `berth image prune` may help"},

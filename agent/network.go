@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"berth/api"
 	"berth/overlaynet"
 	"berth/spec"
 	"berth/store"
@@ -55,6 +53,12 @@ func randomID() string {
 // has moved.
 func (a *Agent) recordNetwork(c *change, stack string, n spec.Network) error {
 	if cur := c.network(n.Name); cur != nil {
+		if cur.Stack == "" && cur.Key == n.Key && sameNetwork(cur.Spec, n) {
+			back := *cur
+			back.Stack = stack
+			c.putNetwork(back)
+			return nil
+		}
 		if cur.Stack != stack {
 			return fmt.Errorf("network %s exists already and belongs to %s", n.Name, ownerName(cur.Stack))
 		}
@@ -182,8 +186,8 @@ func (a *Agent) removeNetwork(ctx context.Context, name string) error {
 	if n == nil {
 		return nil
 	}
-	if err := a.foreign(n); err != nil {
-		return err
+	if user := a.foreign(n); user != "" {
+		return a.disown(n, user)
 	}
 	a.ensured.set(n.ID, false)
 	if err := a.traffic.sync(ctx); err != nil {
@@ -211,15 +215,39 @@ func (a *Agent) removeNetwork(ctx context.Context, name string) error {
 	return nil
 }
 
-// foreign says which task of another stack is on a network, as an error.
-func (a *Agent) foreign(n *store.Network) error {
-	for _, t := range a.w.view().tasks {
+// foreign names another stack that uses a network, as an external one; "" if
+// none does.
+func (a *Agent) foreign(n *store.Network) string {
+	v := a.w.view()
+	for _, t := range v.tasks {
 		if t.Stack != n.Stack && slices.ContainsFunc(t.Endpoints, func(e store.Endpoint) bool { return e.Network == n.Name }) {
-			return &api.Error{
-				Status: http.StatusConflict, Code: api.CodeInUse,
-				Detail: fmt.Sprintf("network %s is in use by %s", n.Name, t.Name()), Hint: "`berth down` what uses it first",
-			}
+			return t.Stack
 		}
+	}
+	for _, name := range sortedKeys(v.revisions) {
+		if name != n.Stack && wants(v.revisions[name], n.Name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// disown lets a network live on without the stack that made it. That stack
+// gets it back with its next up; else it is there until it is removed by hand.
+func (a *Agent) disown(n *store.Network, user string) error {
+	a.log.Warn("a network stays: another stack uses it", "network", n.Name, "user", user)
+	err := a.w.commit(func(c *change) error {
+		cur := c.network(n.Name)
+		if cur == nil {
+			return nil
+		}
+		next := *cur
+		next.Stack = ""
+		c.putNetwork(next)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("give up network %s: %w", n.Name, err)
 	}
 	return nil
 }

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -142,14 +144,22 @@ func (f working) stream() streaming {
 		}
 		ended := make(chan end, 1)
 		go func() {
-			done, err := f(ctx, func(p api.Progress) {
+			var done *api.Done
+			var err error
+			defer func() {
+				// net/http guards its own goroutines only.
+				if p := recover(); p != nil {
+					err = fmt.Errorf("internal error: %v\n%s", p, debug.Stack())
+				}
+				close(lines)
+				ended <- end{done, err}
+			}()
+			done, err = f(ctx, func(p api.Progress) {
 				select {
 				case lines <- p:
 				case <-ctx.Done():
 				}
 			})
-			close(lines)
-			ended <- end{done, err}
 		}()
 		for p := range lines {
 			if err := send(p); err != nil {

@@ -175,16 +175,21 @@ func (p *planner) pick(s *Service, tasks []*Task) (cur *Task, old []*Task) {
 }
 
 // parent is the running task whose network namespace slot of s shares: of the
-// same slot, else of the first.
+// same slot, else of the first. While a new one is not ready, it is the old
+// one: a bad version of the parent must not take a working pair down.
 func (p *planner) parent(s *Service, slot int) *Task {
+	var up *Task
 	for _, n := range []int{slot, 1} {
 		for _, t := range p.slots[s.SharesNetwork][n] {
-			if t.up() {
+			if t.up() && t.Ready {
 				return t
+			}
+			if t.up() && up == nil {
+				up = t
 			}
 		}
 	}
-	return nil
+	return up
 }
 
 // slot plans one slot of a service that shall run.

@@ -152,6 +152,7 @@ var cases = []struct {
 	{"what failed for good is tried again when the user asks", stack(web(1, policy(spec.RestartNo, 0))), []Task{running("web", 1, 1, "k2", exited(3, time.Minute, time.Second, 0), func(t *Task) { t.Retry = true })}},
 	{"changed limits touch no process", stack(web(1)), []Task{running("web", 1, 1, "k2", func(t *Task) { t.InPlace = "i0" })}},
 	{"a sidecar follows the task whose network it shares", stack(web(1), web(1, named("side"), func(s *Service) { s.SharesNetwork = "web"; s.Networks = nil })), []Task{running("web", 1, 2, "k2"), running("side", 1, 1, "k2", func(t *Task) { t.Parent = "weba1" })}},
+	{"a sidecar stays with the old task until the new one is ready", stack(web(1), web(1, named("side"), func(s *Service) { s.SharesNetwork = "web"; s.Networks = nil })), []Task{running("web", 1, 1, "k1"), running("web", 1, 2, "k2", unready), running("side", 1, 1, "k2", func(t *Task) { t.Parent = "weba1" })}},
 	{"down ends dependents first", func() Stack {
 		s := stack(web(1, needs("db", spec.DependsHealthy)), web(1, named("db")))
 		s.Removing = true

@@ -32,8 +32,6 @@ func Open(path string) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	// Callers that arrive while a transaction syncs share the next one.
-	db.MaxBatchDelay = time.Millisecond
 	b := &Bolt{db: db}
 	if err := b.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
@@ -76,10 +74,10 @@ func (b *Bolt) View(f func(Tx) error) error {
 	return b.db.View(func(tx *bbolt.Tx) error { return f(boltTx{tx}) })
 }
 
-// Update runs f in a transaction that is durable when Update returns.
-// Concurrent updates share one sync.
+// Update runs f in a transaction that is durable when Update returns. It costs
+// a sync of the disk: who has several changes makes them in one.
 func (b *Bolt) Update(f func(Tx) error) error {
-	return b.db.Batch(func(tx *bbolt.Tx) error { return f(boltTx{tx}) })
+	return b.db.Update(func(tx *bbolt.Tx) error { return f(boltTx{tx}) })
 }
 
 // Backup writes a consistent copy to path.

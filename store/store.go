@@ -34,9 +34,7 @@ type Tx interface {
 	Each(bucket, prefix string, f func(key string, value []byte) error) error
 }
 
-// Backend runs transactions, one writer at a time. Update calls f once or,
-// when it batches callers and another one failed, again: f must only act on
-// its Tx.
+// Backend runs transactions, one writer at a time. f must only act on its Tx.
 type Backend interface {
 	View(f func(Tx) error) error
 	Update(f func(Tx) error) error
