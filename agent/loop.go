@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -91,7 +92,7 @@ func (l *loop) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	l.mu.Lock()
 	for name := range l.plans {
 		if v.stacks[name] == nil {
-			delete(l.plans, name)
+			l.forget(name)
 		}
 	}
 	l.mu.Unlock()
@@ -113,6 +114,19 @@ func (l *loop) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	return next
 }
 
+// forget drops what is remembered of a stack that is gone.
+func (l *loop) forget(stack string) {
+	delete(l.plans, stack)
+	for key := range l.failures {
+		if strings.HasPrefix(key, stack+" ") {
+			delete(l.failures, key)
+		}
+	}
+	l.a.deriveMu.Lock()
+	defer l.a.deriveMu.Unlock()
+	delete(l.a.derivedOf, stack)
+}
+
 // start launches the actions of a plan whose targets are free. The records of
 // all tasks to create are committed first, together.
 func (l *loop) start(ctx context.Context, wg *sync.WaitGroup, plan *reconciler.Plan, now time.Time) (retry time.Time) {
@@ -130,6 +144,8 @@ func (l *loop) start(ctx context.Context, wg *sync.WaitGroup, plan *reconciler.P
 				retry = f.next
 			}
 		}
+		// What follows an action that is busy or backs off has another pass.
+		busy = busy || slices.ContainsFunc(act.After, func(n int) bool { return done[n] == nil })
 		if !busy {
 			l.inflight[target] = true
 		}
@@ -160,15 +176,10 @@ func (l *loop) start(ctx context.Context, wg *sync.WaitGroup, plan *reconciler.P
 }
 
 // ended waits for actions of the same pass, which stand before their
-// dependents in the plan, and says whether all succeeded. One that was not
-// started is busy or backs off: its dependents have another pass.
+// dependents in the plan, and says whether all succeeded.
 func ended(after []int, done []chan struct{}, ok []bool) bool {
 	all := true
 	for _, n := range after {
-		if done[n] == nil {
-			all = false
-			continue
-		}
 		<-done[n]
 		all = all && ok[n]
 	}
@@ -186,7 +197,7 @@ func (l *loop) createTasks(ctx context.Context, wg *sync.WaitGroup, plan *reconc
 		ready = append(ready, act)
 	}
 	if len(ready) == 0 {
-		return // and wake nobody: the loop would turn without end
+		return
 	}
 	errs := l.a.recordTasks(plan, ready)
 	for i, act := range ready {
@@ -212,6 +223,7 @@ func (l *loop) createTasks(ctx context.Context, wg *sync.WaitGroup, plan *reconc
 // finish frees the target of an action and remembers whether it failed.
 func (l *loop) finish(stack string, act reconciler.Action, err error) bool {
 	key := stack + " " + act.Target + " " + act.Kind.String()
+	try := 0
 	l.mu.Lock()
 	delete(l.inflight, stack+" "+act.Target)
 	if err == nil {
@@ -224,19 +236,23 @@ func (l *loop) finish(stack string, act reconciler.Action, err error) bool {
 		}
 		f.err, f.count = err, f.count+1
 		f.next = time.Now().Add(min(retryFirst<<min(f.count-1, 10), retryMost))
-		l.a.log.Error("action failed", "stack", stack, "action", act.Kind.String(), "target", act.Target, "try", f.count, "err", err)
+		try = f.count
 	}
 	l.mu.Unlock()
+	if err != nil {
+		l.a.log.Error("action failed", "stack", stack, "action", act.Kind.String(), "target", act.Target, "try", try, "err", err)
+	}
 	l.wake()
 	return err == nil
 }
 
-// release frees the target of an action that did not start. It wakes nobody:
-// what held the action up will.
+// release frees the target of an action that did not start, as what it follows
+// failed. The pass that this failure woke may have found the target busy.
 func (l *loop) release(stack string, act reconciler.Action) {
 	l.mu.Lock()
 	delete(l.inflight, stack+" "+act.Target)
 	l.mu.Unlock()
+	l.wake()
 }
 
 // forgive lets failed actions of a stack be tried again at once: what made
