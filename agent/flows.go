@@ -100,12 +100,11 @@ func (f *flows) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			f.a.log.Warn("count connections", "err", err)
-		} else {
-			if f.note(of, got) {
-				f.a.loop.wake()
-			}
+		case f.note(of, got):
+			f.a.loop.wake()
 		}
 		select {
 		case <-tick.C:
