@@ -196,7 +196,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 // work starts everything that the agent does by itself.
 func (a *Agent) work(ctx context.Context, wg *sync.WaitGroup) {
 	for _, f := range []func(context.Context){
-		a.loop.run, a.traffic.run, a.watchExits, a.watchNetwork, a.watchLogs, a.watchFlush, a.watchReality,
+		a.loop.run, a.traffic.run, a.watchExits, a.watchNetwork, a.watchLogs, a.watchFlush, a.watchReality, a.watchDataplane,
 	} {
 		wg.Go(func() { f(ctx) })
 	}

@@ -124,7 +124,7 @@ func (a *Agent) ensureDataplane(needed bool) error {
 		if err != nil && !errors.As(err, &exit) {
 			a.log.Warn("wait for the dataplane", "err", err)
 		}
-		// One that ends soon would end again: watchReality tries it later.
+		// One that ends soon would end again: watchDataplane tries it later.
 		if time.Since(began) < dataplaneProof {
 			return
 		}

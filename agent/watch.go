@@ -13,6 +13,8 @@ const (
 	flushEvery   = 100 * time.Millisecond
 	logsEvery    = 5 * time.Second
 	realityEvery = 5 * time.Second
+
+	dataplaneEvery = time.Second
 )
 
 // watchExits notes every exit, takes the task out of the traffic, and wakes
@@ -137,6 +139,13 @@ func (a *Agent) watchReality(ctx context.Context) {
 		if err := a.compare(ctx); err != nil && ctx.Err() == nil {
 			a.log.Error("compare the records with what runs", "err", err)
 		}
+	})
+}
+
+// watchDataplane starts a dataplane when there is none: an earlier agent's is
+// not this one's child, and nobody tells when it ends.
+func (a *Agent) watchDataplane(ctx context.Context) {
+	a.every(ctx, dataplaneEvery, func() {
 		if err := a.ensureDataplane(a.traffic.needed()); err != nil && ctx.Err() == nil {
 			a.log.Error("start the dataplane", "err", err)
 		}
