@@ -52,12 +52,24 @@ func TestRepair(t *testing.T) {
 			kill(t, m.conmon(t, c.ID))
 			kill(t, pid)
 		}},
+		{"container killed while no agent runs", func(t *testing.T, c container) {
+			pid := m.inspect(t, c.ID).Pid
+			kill(t, m.agentPid(t))
+			kill(t, pid)
+		}},
+		{"container, conmon and rules gone while no agent runs", func(t *testing.T, c container) {
+			pid := m.inspect(t, c.ID).Pid
+			kill(t, m.agentPid(t))
+			kill(t, m.conmon(t, c.ID))
+			kill(t, pid)
+			run(t, "nft", "flush", "ruleset")
+		}},
 	} {
 		t.Run(loss.name, func(t *testing.T) {
 			before := s.only(t, "web")
 			loss.inflict(t, before)
 			took := eventually(t, 12*time.Second, func() error {
-				if c := s.only(t, "web"); c.State != api.TaskRunning || !c.Ready || len(processes("conmon", m.run, c.ID)) == 0 {
+				if c := s.only(t, "web"); c.ID == before.ID && loss.name != "conmon killed" || c.State != api.TaskRunning || !c.Ready || len(processes("conmon", m.run, c.ID)) == 0 {
 					return fmt.Errorf("web: %+v", c)
 				}
 				return nil
