@@ -55,7 +55,7 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 			return &reply[api.ImageRemoved]{api.ImageRemoved(r)}, fail(err)
 		})
 	// Archives are bytes of any length: they pass huma by.
-	mux.HandleFunc("POST /v1/images/load", func(w http.ResponseWriter, r *http.Request) {
+	plain(h, mux, op(http.MethodPost, "/v1/images/load", "Load images from an archive"), "200", func(w http.ResponseWriter, r *http.Request) {
 		body := r.Body
 		load := working(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {
 			// The client sees how much it has sent: what matters is what came of it.
@@ -76,7 +76,7 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 		w.Header().Set("Content-Type", ndjson)
 		load.stream().write(r.Context(), w)
 	})
-	mux.HandleFunc("GET /v1/images/save", func(w http.ResponseWriter, r *http.Request) {
+	plain(h, mux, op(http.MethodGet, "/v1/images/save", "Save images as an archive"), "200", func(w http.ResponseWriter, r *http.Request) {
 		refs := r.URL.Query()["ref"]
 		for _, ref := range refs {
 			if _, err := a.images.Resolve(ref); err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -23,7 +24,11 @@ func init() {
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		parts := []string{message}
 		for _, e := range errs {
-			if e != nil {
+			var detail *huma.ErrorDetail
+			switch {
+			case errors.As(e, &detail): // its value may be the body, with secrets in it
+				parts = append(parts, detail.Message)
+			case e != nil:
 				parts = append(parts, e.Error())
 			}
 		}
@@ -55,6 +60,24 @@ func (a *Agent) routes(h huma.API, mux *http.ServeMux) {
 	a.imageRoutes(h, mux)
 	a.resourceRoutes(h)
 	a.taskRoutes(h, mux)
+}
+
+// plain serves a route that passes huma by, as its body is no JSON, and tells
+// OpenAPI of it.
+func plain(h huma.API, mux *http.ServeMux, o huma.Operation, answer string, f http.HandlerFunc) {
+	for _, name := range strings.Split(o.Path, "/") {
+		if strings.HasPrefix(name, "{") {
+			o.Parameters = append(o.Parameters, &huma.Param{
+				Name: strings.Trim(name, "{}"), In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString},
+			})
+		}
+	}
+	o.Responses = map[string]*huma.Response{answer: {Description: http.StatusText(http.StatusOK)}}
+	if answer == "101" {
+		o.Responses[answer].Description = "WebSocket"
+	}
+	h.OpenAPI().AddOperation(&o)
+	mux.HandleFunc(o.Method+" "+o.Path, f)
 }
 
 func (a *Agent) stackRoutes(h huma.API) {

@@ -63,8 +63,8 @@ func (a *Agent) taskRoutes(h huma.API, mux *http.ServeMux) {
 			}
 			return &reply[api.TaskInspect]{a.inspect(ctx, t)}, nil
 		})
-	mux.HandleFunc("GET /v1/tasks/{task}/exec", a.interactive(a.serveExec))
-	mux.HandleFunc("GET /v1/tasks/{task}/attach", a.interactive(a.serveAttach))
+	plain(h, mux, op(http.MethodGet, "/v1/tasks/{task}/exec", "Run a command in a task"), "101", a.interactive(a.serveExec))
+	plain(h, mux, op(http.MethodGet, "/v1/tasks/{task}/attach", "Attach to a task"), "101", a.interactive(a.serveAttach))
 }
 
 func (a *Agent) inspect(ctx context.Context, t *store.Task) api.TaskInspect {

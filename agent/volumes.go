@@ -118,6 +118,9 @@ func (a *Agent) removeVolume(name string) error {
 			Detail: fmt.Sprintf("volume %s is in use by %s", name, users[0]), Hint: "`berth down` its stack first",
 		}
 	}
+	if _, err := a.volumes.Get(name); err != nil {
+		return err
+	}
 	if err := a.volumes.Remove(name); err != nil {
 		return err
 	}
