@@ -55,6 +55,20 @@ func findCgroups() cgroupFS {
 	return c
 }
 
+// removeEmpty removes the cgroup, in every hierarchy, where nothing is below or
+// in it; elsewhere it stays.
+func (c cgroupFS) removeEmpty(cgroup string) {
+	roots := map[string]bool{cgroupRoot: c.v2}
+	for _, dir := range c.mounts {
+		roots[dir] = true
+	}
+	for dir, ours := range roots {
+		if ours {
+			_ = unix.Rmdir(filepath.Join(dir, cgroup)) // refused while in use, as it should be
+		}
+	}
+}
+
 // mode is a word for people.
 func (c cgroupFS) mode() string {
 	switch {

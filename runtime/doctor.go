@@ -49,6 +49,7 @@ func Probe(ctx context.Context, cfg Config) Report {
 		rep.Conmon.Error = err.Error()
 		return rep
 	}
+	defer findCgroups().removeEmpty(cfg.CgroupParent)
 	m := newSpecMaker(cfg, findCgroups())
 	names := []string{"crun", "runc"}
 	if cfg.Runtime != "" {

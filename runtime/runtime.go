@@ -154,7 +154,8 @@ func (r *Runtime) Exits() <-chan Status { return r.exits.out }
 // Name is the name and path of the OCI runtime in use.
 func (r *Runtime) Name() (name, path string) { return r.oci.name, r.oci.path }
 
-// Close stops watching. Containers are left as they are. Idempotent.
+// Close stops watching. Containers are left as they are; the parent of their
+// cgroups goes if there are none. Idempotent.
 func (r *Runtime) Close() error {
 	if r.closed.Swap(true) {
 		return nil
@@ -170,5 +171,7 @@ func (r *Runtime) Close() error {
 	if r.nest.dir != nil {
 		r.nest.dir.Close()
 	}
+	r.cg.removeEmpty(r.cfg.CgroupParent)
+	r.cg.removeEmpty(r.cfg.CgroupParent + "-conmon")
 	return err
 }
