@@ -58,7 +58,7 @@ func findCgroups() cgroupFS {
 // removeEmpty removes the cgroup, in every hierarchy, where nothing is below or
 // in it; elsewhere it stays.
 func (c cgroupFS) removeEmpty(cgroup string) {
-	roots := map[string]bool{cgroupRoot: c.v2}
+	roots := map[string]bool{cgroupRoot: c.v2, filepath.Join(cgroupRoot, "unified"): c.hybrid}
 	for _, dir := range c.mounts {
 		roots[dir] = true
 	}
