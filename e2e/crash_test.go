@@ -81,7 +81,7 @@ func (s *stack) isWhole(t *testing.T, version string) {
 	}
 	// What an older agent's container left may still be on its way out.
 	eventually(t, 5*time.Second, func() error {
-		for _, dir := range []string{filepath.Join(s.run, "c"), filepath.Join(s.run, "tasks"), filepath.Join(s.machine.root, "tasks")} {
+		for _, dir := range []string{filepath.Join(s.run, "c"), filepath.Join(s.run, "tasks"), filepath.Join(s.root, "tasks")} {
 			entries, err := os.ReadDir(dir)
 			if err != nil {
 				return err

@@ -40,6 +40,9 @@ func newMachine(t *testing.T, settings ...string) *machine {
 // bareMachine is newMachine without a registry, and with its state below dir.
 func bareMachine(t *testing.T, dir string, settings ...string) *machine {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED: -short: real containers are started")
+	}
 	m := &machine{
 		dir: dir, root: filepath.Join(dir, "root"), run: filepath.Join(dir, "run"),
 		config: filepath.Join(t.TempDir(), "config.yaml"), cgroups: testbed.CgroupParent(t),

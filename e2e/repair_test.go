@@ -14,8 +14,8 @@ import (
 	"berth/testbed"
 )
 
-// wanted is a service that answers on port 8090, one that does nothing but
-// live, and one that can't.
+// wantedStack has a service that answers on port 8090, one that does nothing
+// but live, and one that can't.
 const wantedStack = `
 services:
   web:

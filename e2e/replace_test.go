@@ -117,7 +117,7 @@ func TestReplace(t *testing.T) {
 	t.Run("replicas", func(t *testing.T) {
 		before := web(t)
 		for _, n := range []int{5, 1, 3} {
-			s.berthEdit(t, fmt.Sprintf("replicas: %d", n))
+			s.setReplicas(t, n)
 			s.up(t)
 			if after := web(t); len(after) != n || !overlap(before, after) {
 				t.Errorf("with %d replicas web is %v, was %v", n, after, before)
@@ -155,18 +155,19 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-// berthEdit replaces the line of replicas, whatever it says.
-func (s *stack) berthEdit(t *testing.T, replicas string) {
+// setReplicas edits the only line of replicas.
+func (s *stack) setReplicas(t *testing.T, n int) {
 	t.Helper()
 	text, err := os.ReadFile(s.file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, line, _ := strings.Cut(string(text), "replicas: ")
-	n, _, _ := strings.Cut(line, "\n")
-	s.edit(t, "replicas: "+n, replicas)
+	_, rest, _ := strings.Cut(string(text), "replicas: ")
+	before, _, _ := strings.Cut(rest, "\n")
+	s.edit(t, "replicas: "+before, fmt.Sprintf("replicas: %d", n))
 }
 
+// served50 wants fifty of an answer.
 func served50(l *load, answer string) error {
 	if n := l.answers()[answer]; n < 50 {
 		return fmt.Errorf("%q came %d times; failed: %v", answer, n, l.failures())
