@@ -55,6 +55,11 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv("HOME") == "" { // as under systemd: registry credentials lie there
+		if err := os.Setenv("HOME", "/root"); err != nil {
+			return fmt.Errorf("set HOME: %w", err)
+		}
+	}
 	// What is delivered to containers passes through this process's memory.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		c.Log.Warn("core dumps stay possible", "err", err)
