@@ -307,11 +307,7 @@ func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.
 			continue
 		}
 		if s.Image == "" {
-			errs = multierror.Append(errs, placed(&next.Stack, "services."+name, &api.Error{
-				Status: http.StatusUnprocessableEntity, Code: api.CodeInvalid,
-				Detail: fmt.Sprintf("service %s has no image, only build", name),
-				Hint:   "build it elsewhere, `berth image load` it, and set image",
-			}))
+			errs = multierror.Append(errs, noImage(&next.Stack, name))
 			continue
 		}
 		w := want{s.Image, s.Platform, s.PullPolicy}
@@ -354,6 +350,15 @@ func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.
 		errs = multierror.Append(errs, placed(&next.Stack, "services."+name+".image", imageError(failed[name])))
 	}
 	return errs.ErrorOrNil()
+}
+
+// noImage is what a service that is only built meets.
+func noImage(st *spec.Stack, service string) error {
+	return placed(st, "services."+service, &api.Error{
+		Status: http.StatusUnprocessableEntity, Code: api.CodeInvalid,
+		Detail: fmt.Sprintf("service %s has no image, only build", service),
+		Hint:   "build it elsewhere, `berth image load` it, and set image",
+	})
 }
 
 // nextStack is the record of the stack after the request.

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -76,13 +75,13 @@ func newBench(t *testing.T) *bench {
 // assembleIn makes the agent anew over the same parts, as after its death.
 func (b *bench) assembleIn(root string) {
 	b.t.Helper()
-	var log io.Writer = io.Discard
+	log := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
-		log = os.Stderr
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	cfg := Config{
 		Root: filepath.Join(root, "root"), Run: filepath.Join(root, "run"), Executable: "/nonexistent", Version: "test",
-		Log: slog.New(slog.NewTextHandler(log, nil)), DNS: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")},
+		Log: log, DNS: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")},
 	}
 	if err := cfg.fill(); err != nil {
 		b.t.Fatal(err)
@@ -164,7 +163,7 @@ func (b *bench) id(label string) string {
 
 // pass lets time go by and then waits until everybody waits.
 func (b *bench) pass(d time.Duration) {
-	time.Sleep(d)
+	<-time.After(d)
 	synctest.Wait()
 }
 

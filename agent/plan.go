@@ -62,14 +62,18 @@ func (a *Agent) preview(req *api.ApplyRequest, rev *store.Revision) (next *store
 	if err := scale(&next.Stack, req.Scale); err != nil {
 		return nil, nil, err
 	}
-	for name, s := range next.Stack.Services {
+	for _, name := range sortedKeys(next.Stack.Services) {
+		s := next.Stack.Services[name]
 		if rev != nil && !changing(name) && rev.Digests[name] != "" {
 			next.Digests[name] = rev.Digests[name]
 			continue
 		}
+		if s.Image == "" {
+			return nil, nil, noImage(&next.Stack, name)
+		}
 		img, err := a.images.Resolve(s.Image)
 		if err != nil {
-			if s.PullPolicy == string(images.PullNever) || s.Image == "" {
+			if s.PullPolicy == string(images.PullNever) {
 				return nil, nil, placed(&next.Stack, "services."+name+".image", imageError(err))
 			}
 			missing = append(missing, s.Image)
@@ -225,7 +229,8 @@ func (p *previewer) resources(out *api.Plan) {
 		}
 		out.Networks = append(out.Networks, r)
 	}
-	for name, rec := range p.v.networks {
+	for _, name := range sortedKeys(p.v.networks) {
+		rec := p.v.networks[name]
 		if rec.Stack == p.next.Stack.Name && !wants(p.next, name) && !strings.Contains(name, "~") {
 			out.Networks = append(out.Networks, api.PlanResource{Name: name, Verb: api.PlanRemove, Reason: "no longer in the file"})
 		}
