@@ -45,10 +45,14 @@ func (a *Agent) recover(ctx context.Context) error {
 	if err := a.w.flush(); err != nil {
 		return err
 	}
+	// What is left over or out of date must not keep what runs from its agent.
 	if err := a.sweep(ctx); err != nil {
-		return err
+		a.log.Error("remove what no record claims", "err", err)
 	}
-	return a.resumeTraffic(ctx)
+	if err := a.resumeTraffic(ctx); err != nil {
+		a.log.Error("put the rules in force", "err", err) // watchReality tries again
+	}
+	return ctx.Err()
 }
 
 // adopt makes the record of one task say what is there.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/dataplane"
@@ -20,6 +21,8 @@ import (
 type traffic struct {
 	a   *Agent
 	req chan chan error
+
+	failed atomic.Bool // the last apply did: what is in force is out of date
 
 	mu       sync.Mutex
 	snapshot dataplane.Snapshot
@@ -110,7 +113,8 @@ func (t *traffic) gather(ctx context.Context, waiting []chan error, d time.Durat
 }
 
 // apply computes rules and names whole and puts them in force.
-func (t *traffic) apply(ctx context.Context) error {
+func (t *traffic) apply(ctx context.Context) (err error) {
+	defer func() { t.failed.Store(err != nil) }()
 	v := t.a.w.view()
 	rules, snap := t.a.rules(v)
 	if err := t.a.traffics(ctx, rules); err != nil {

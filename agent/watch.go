@@ -139,6 +139,11 @@ func (a *Agent) watchReality(ctx context.Context) {
 		if err := a.compare(ctx); err != nil && ctx.Err() == nil {
 			a.log.Error("compare the records with what runs", "err", err)
 		}
+		if a.traffic.failed.Load() { // not every change has an action that tries again
+			if err := a.traffic.sync(ctx); err != nil && ctx.Err() == nil {
+				a.log.Error("bring rules and names up to date", "err", err)
+			}
+		}
 	})
 }
 
