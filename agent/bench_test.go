@@ -129,6 +129,7 @@ func (b *bench) begin() {
 func (b *bench) crash(between func()) {
 	b.t.Helper()
 	b.end()
+	b.ports.releaseAll() // the kernel closes what a dead process held
 	root := filepath.Dir(b.cfg.Root)
 	if between != nil {
 		between()
