@@ -41,6 +41,7 @@ type Agent struct {
 	traffic *traffic
 	probes  *probes
 	flows   *flows
+	listens *listeners
 	events  *events
 	ensured ensured
 	ports   *ports
@@ -136,6 +137,7 @@ func (a *Agent) assemble() error {
 	a.ports = newPorts()
 	a.applies = newApplies()
 	a.flows = newFlows(a)
+	a.listens = newListeners(a)
 	a.probes = newProbes(a)
 	a.traffic = newTraffic(a)
 	a.loop = newLoop(a)

@@ -293,9 +293,15 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	out.Checked = t.Health != ""
 	out.Healthy = t.Health == healthy
 	// A task that served before it got a test serves on until that fails.
-	out.Ready = out.State == reconciler.TaskRunning && (!out.Checked || out.Healthy || t.Health == starting && t.Published)
-	if out.State == reconciler.TaskRunning && !out.Ready {
+	passes := !out.Checked || out.Healthy || t.Health == starting && t.Published
+	listens := a.listens.ready(t)
+	out.Ready = out.State == reconciler.TaskRunning && passes && listens
+	switch {
+	case out.State != reconciler.TaskRunning:
+	case !passes:
 		out.Reason = a.probes.reason(t.ID)
+	case !listens:
+		out.Reason = "it does not listen on its ports yet"
 	}
 	return out
 }

@@ -39,7 +39,7 @@ func TestExit_Failed_RestartsWithBackOffAndCounts(t *testing.T) {
 		b.pass(11 * time.Second)
 		b.containers.exit(task.ID, 3)
 		b.pass(time.Second)
-		if next := b.w.task(b.id("web/1.6")); next.Failures != 1 || next.Restarts != 5 {
+		if next := b.w.task(b.id("web/1.6")); next.Failures != 0 || next.Restarts != 5 {
 			t.Errorf("after a long run: restarts %d, failures %d; want the failures forgotten", next.Restarts, next.Failures)
 		}
 	})

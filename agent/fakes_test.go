@@ -292,7 +292,7 @@ func (f *fakeContainers) Start(ctx context.Context, id string) error {
 		f.mu.Unlock()
 		return runtime.ErrNotFound
 	}
-	p.status.State, p.status.Pid, p.status.StartedAt = runtime.StateRunning, 4242, time.Now()
+	p.status.State, p.status.Pid, p.status.StartedAt = runtime.StateRunning, nobodysPid, time.Now()
 	f.mu.Unlock()
 	if f.onStart != nil {
 		f.onStart(id, p)
@@ -810,3 +810,6 @@ func (f *fakePorts) list() []string {
 	defer f.mu.Unlock()
 	return slices.Sorted(maps.Keys(f.held))
 }
+
+// nobodysPid is above every pid that Linux gives (PID_MAX_LIMIT).
+const nobodysPid = 1 << 23

@@ -98,6 +98,11 @@ func (a *Agent) youngest(stack string, w *watcher) time.Duration {
 	return left
 }
 
+// crashLoop is the number of failures in a row, 25 s of back-off, after which
+// waiting for a service is given up. A program that crashes until its database
+// is there has come up by then.
+const crashLoop = 9
+
 // watcher turns plans into reports of what changed.
 type watcher struct {
 	a        *Agent
@@ -190,6 +195,14 @@ func (w *watcher) outcome(plan *reconciler.Plan) *api.Done {
 				return nil
 			}
 		case reconciler.PhaseCompleted, reconciler.PhaseStopped:
+		case reconciler.PhaseFailing:
+			if st.Failures < crashLoop {
+				return nil
+			}
+			return &api.Done{
+				Outcome: api.OutcomeNotReady, Detail: st.Service + ": " + st.Reason,
+				Hint: "it goes on trying; see `berth logs " + st.Service + "`",
+			}
 		case reconciler.PhaseFailed:
 			if failed == nil {
 				failed = &api.Done{

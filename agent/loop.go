@@ -107,6 +107,7 @@ func (l *loop) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	}
 	l.a.probes.sync(v)
 	l.a.flows.sync(ctx, wg, v)
+	l.a.listens.sync(ctx, wg, v)
 	l.mu.Lock()
 	l.ended = n
 	l.changed.broadcast()

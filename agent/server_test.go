@@ -207,7 +207,7 @@ func TestServer_AWholeLife_OverTheClient(t *testing.T) {
 		t.Error("the status tells a secret")
 	}
 	in, err := c.InspectTask(ctx, "shop-web-1")
-	if err != nil || in.Pid != 4242 || in.Ports[0].Published != 8080 || in.LogPath == "" {
+	if err != nil || in.Pid != nobodysPid || in.Ports[0].Published != 8080 || in.LogPath == "" {
 		t.Errorf("%+v, %v", in, err)
 	}
 	if task, err := c.Task(ctx, in.ID[:6]); err != nil || task.ID != in.ID {

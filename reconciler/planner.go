@@ -215,6 +215,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	if cur.InPlace != s.InPlace {
 		p.on(UpdateTask, cur, "limits or policies changed")
 	}
+	st.Failures = max(st.Failures, cur.Failures)
 	isReady, until := ready(cur, p.now)
 	switch {
 	case cur.State == TaskPaused:
@@ -353,6 +354,7 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 		return
 	}
 	n := failures(s, t)
+	st.Failures = max(st.Failures, n)
 	if n > 0 {
 		st.worse(PhaseFailing, "%s-%d %s; %s", s.Name, slot, why, due(at, p.now))
 	} else {

@@ -102,7 +102,7 @@ func failures(s *Service, t *Task) int {
 	// restart_policy.window is how long a task must run for its start to
 	// have been a success.
 	if !t.StartedAt.IsZero() && t.FinishedAt.Sub(t.StartedAt) >= cmp.Or(s.Restart.Window, backoffReset) {
-		return 1
+		return 0
 	}
 	return t.Failures + 1
 }

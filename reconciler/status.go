@@ -31,6 +31,8 @@ type Status struct {
 	Ready    int // ready and published, of any version
 	Old      int // live tasks of another version or beyond the replicas
 	Reason   string
+	// Failures is the highest number of failures in a row among its tasks.
+	Failures int
 	// Removed says that the service is not wanted any more.
 	Removed bool
 }

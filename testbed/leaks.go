@@ -27,7 +27,7 @@ const leakDeadline = 10 * time.Second
 // all its other cleanups have run, with what remains of: mounts, network
 // namespaces, links, addresses, nftables rules, routing rules and routes,
 // cgroups, processes. What was there at the start and is gone counts too,
-// processes and cgroups aside. Call it first; not with t.Parallel.
+// processes, cgroups and mounts aside. Call it first; not with t.Parallel.
 //
 // Mounts and the network are private to the test binary. Cgroups are the
 // machine's: one counts when it is below a parent named berth*, appeared since
@@ -58,8 +58,9 @@ func (before state) diff(now state) []string {
 	}
 	for thing := range before {
 		// Processes end, and cgroups are the machine's: what went may have been
-		// another test binary's, half made when this one looked.
-		passing := strings.HasPrefix(thing, "process ") || strings.HasPrefix(thing, "cgroup ")
+		// another test binary's, half made when this one looked. A mount that was
+		// copied from outside goes with the folder it is on.
+		passing := strings.HasPrefix(thing, "process ") || strings.HasPrefix(thing, "cgroup ") || strings.HasPrefix(thing, "mount ")
 		if _, ok := now[thing]; !ok && !passing {
 			out = append(out, "- "+thing)
 		}

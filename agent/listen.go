@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/store"
+)
+
+// A task without a healthcheck is ready when it listens: published any sooner,
+// its first clients would be refused. listenPatience is how long that is waited
+// for; a port that nobody listens on is the file's affair.
+const (
+	listenEvery    = 25 * time.Millisecond
+	listenPatience = 10 * time.Second
+)
+
+// listeners watches tasks that publish TCP ports and have no healthcheck until
+// they listen on one of them.
+type listeners struct {
+	a  *Agent
+	mu sync.Mutex
+	ok map[string]bool // by task; false: watched, not yet
+}
+
+func newListeners(a *Agent) *listeners { return &listeners{a: a, ok: map[string]bool{}} }
+
+// targets are the TCP ports that a task should listen on in a network of its
+// own.
+func targets(t *store.Task) []uint16 {
+	if t.Health != "" || len(t.Endpoints) == 0 {
+		return nil
+	}
+	var out []uint16
+	for _, p := range t.Spec.Ports {
+		if p.Protocol == "tcp" {
+			out = append(out, p.Target)
+		}
+	}
+	return out
+}
+
+// ready says whether t listens, or need not. One that was published once has
+// shown it.
+func (l *listeners) ready(t *store.Task) bool {
+	if t.Rotation || t.Published || !t.Withdrawn.IsZero() || len(targets(t)) == 0 {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ok[t.ID]
+}
+
+// sync begins to watch the tasks that run and have not shown it yet.
+func (l *listeners) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
+	running := map[string]bool{}
+	for _, t := range v.tasks {
+		if t.State != store.StateRunning {
+			continue
+		}
+		running[t.ID] = true
+		if l.ready(t) {
+			continue
+		}
+		l.mu.Lock()
+		_, watched := l.ok[t.ID]
+		if !watched {
+			l.ok[t.ID] = false
+		}
+		l.mu.Unlock()
+		if !watched {
+			wg.Go(func() { l.watch(ctx, t) })
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.ok {
+		if !running[id] {
+			delete(l.ok, id)
+		}
+	}
+}
+
+// watch waits until t listens, ends, or has had its time.
+func (l *listeners) watch(ctx context.Context, t *store.Task) {
+	ctx, cancel := context.WithTimeout(ctx, listenPatience)
+	defer cancel()
+	tick := time.NewTicker(listenEvery)
+	defer tick.Stop()
+	for !l.listens(ctx, t) {
+		select {
+		case <-tick.C:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	l.mu.Lock()
+	if _, watched := l.ok[t.ID]; watched {
+		l.ok[t.ID] = true
+	}
+	l.mu.Unlock()
+	l.a.loop.wake()
+}
+
+// listens looks into the task's network namespace. Where it can't, it says
+// yes: nothing better will be known later.
+func (l *listeners) listens(ctx context.Context, t *store.Task) bool {
+	st, err := l.a.containers.Status(ctx, t.ID)
+	if err != nil || st.Pid == 0 {
+		return true
+	}
+	ports := targets(t)
+	for _, table := range []string{"tcp", "tcp6"} {
+		found, err := listening(fmt.Sprintf("/proc/%d/net/%s", st.Pid, table), ports)
+		if found || err != nil && table == "tcp" {
+			return true
+		}
+	}
+	return false
+}
+
+// tcpListen is the state of a listening socket in /proc/net/tcp.
+const tcpListen = "0A"
+
+// listening says whether a table of sockets has one that listens on a port of
+// the list (proc(5), /proc/net/tcp).
+func listening(path string, ports []uint16) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 4 || fields[3] != tcpListen {
+			continue
+		}
+		_, hex, _ := strings.Cut(fields[1], ":")
+		port, err := strconv.ParseUint(hex, 16, 16)
+		if err == nil && slices.Contains(ports, uint16(port)) {
+			return true, nil
+		}
+	}
+	return false, lines.Err()
+}
