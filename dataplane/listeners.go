@@ -2,10 +2,12 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
@@ -35,7 +37,15 @@ func (s *server) listen(ctx context.Context, k socketKey) (*socket, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s.serveDNS(&dns.Server{PacketConn: conn, UDPSize: maxQuery}, k.addr.Addr()), nil
+		served := s.serveDNS(&dns.Server{PacketConn: conn, UDPSize: maxQuery}, k.addr.Addr())
+		end := served.close
+		served.close = func() {
+			if err := s.emptied(conn.(*net.UDPConn)); err != nil {
+				s.log.Warn("let a DNS socket run empty", "gateway", k.addr.Addr(), "err", err)
+			}
+			end()
+		}
+		return served, nil
 	case kindTCP:
 		l, err := lc.Listen(ctx, "tcp", k.addr.String())
 		if err != nil {
@@ -53,6 +63,38 @@ func (s *server) listen(ctx context.Context, k socketKey) (*socket, error) {
 	}
 	return nil, fmt.Errorf("unknown kind of socket %q", k.kind)
 }
+
+// emptied takes a UDP socket out of those that share its port and waits until
+// the packets that it has are read: closed at once, it would take the queries
+// in its queue with it. The kernel leads packets past a socket that is
+// connected to somebody else (Linux 5.4), so it is connected to nobody.
+func (s *server) emptied(c *net.UDPConn) error {
+	const discard = 9 // RFC 863
+	local := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	var nobody unix.Sockaddr = &unix.SockaddrInet6{Port: discard, Addr: local.As16()}
+	if local.Is4() {
+		nobody = &unix.SockaddrInet4{Port: discard, Addr: local.As4()}
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.Connect(int(fd), nobody) }); err != nil || failed != nil {
+		return errors.Join(err, failed)
+	}
+	for end := time.Now().Add(emptyWait); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		waiting := 0
+		err := raw.Control(func(fd uintptr) { waiting, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		if err != nil || failed != nil || waiting == 0 {
+			return errors.Join(err, failed)
+		}
+	}
+	return nil
+}
+
+// emptyWait bounds how long a socket is read empty.
+const emptyWait = 200 * time.Millisecond
 
 const (
 	kindUDP, kindTCP, kindProxy = "dns/udp", "dns/tcp", "proxy/tcp"
