@@ -1,13 +1,14 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"os"
-	"reflect"
+
 	"slices"
 	"strings"
 	"sync"
@@ -422,8 +423,8 @@ func sameRevision(x, y *store.Revision) bool {
 		s.Positions, s.Files, s.EnvFiles = nil, nil, nil
 		return s
 	}
-	a, b := bare(x.Stack), bare(y.Stack)
-	return reflect.DeepEqual(canonical(a), canonical(b))
+	// As JSON an empty list and none are the same, and maps are sorted.
+	return bytes.Equal(encoded(bare(x.Stack)), encoded(bare(y.Stack)))
 }
 
 // checkStack finds what can't work before anything is changed.

@@ -94,16 +94,11 @@ func imageError(err error) error {
 
 const unreachableHint = "check the network and the registry's name, or name a mirror in the configuration; a local image needs no registry (`berth image load`)"
 
-// canonical makes two values comparable that went through JSON differently:
-// an empty list and none are the same.
-func canonical(v any) any {
+// encoded is v as JSON.
+func encoded(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {
 		panic(fmt.Sprintf("encode %T: %v", v, err)) // our own types always encode
 	}
-	var out any
-	if err := json.Unmarshal(data, &out); err != nil {
-		panic(fmt.Sprintf("decode %T: %v", v, err))
-	}
-	return out
+	return data
 }

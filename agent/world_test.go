@@ -1,8 +1,8 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
-	"reflect"
 	"sync"
 	"testing"
 
@@ -21,11 +21,11 @@ func stored(t interface{ Fatal(...any) }, db store.Backend) *world {
 }
 
 func sameRecords(x, y *world) bool {
-	return reflect.DeepEqual(canonical(x.stacks), canonical(y.stacks)) &&
-		reflect.DeepEqual(canonical(x.revisions), canonical(y.revisions)) &&
-		reflect.DeepEqual(canonical(x.tasks), canonical(y.tasks)) &&
-		reflect.DeepEqual(canonical(x.networks), canonical(y.networks)) &&
-		reflect.DeepEqual(canonical(x.vips), canonical(y.vips))
+	return bytes.Equal(encoded(x.stacks), encoded(y.stacks)) &&
+		bytes.Equal(encoded(x.revisions), encoded(y.revisions)) &&
+		bytes.Equal(encoded(x.tasks), encoded(y.tasks)) &&
+		bytes.Equal(encoded(x.networks), encoded(y.networks)) &&
+		bytes.Equal(encoded(x.vips), encoded(y.vips))
 }
 
 func TestWorld_WhateverFails_MemoryAndStoreAreEqualAfterAFlush(t *testing.T) {

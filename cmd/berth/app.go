@@ -22,6 +22,34 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	global         globals
+	greeted        chan greeting // the answer to greet, if that was called
+}
+
+// greeting is what the agent said of itself.
+type greeting struct {
+	info api.Info
+	err  error
+}
+
+// greet asks who listens, beside what the command does first. It starts no
+// agent: the command may yet find a mistake of the user's.
+func (a *app) greet(ctx context.Context) {
+	a.greeted = make(chan greeting, 1)
+	client := a.dial()
+	go func() {
+		info, err := client.Info(ctx)
+		a.greeted <- greeting{info, err}
+	}()
+}
+
+// whoListens is the agent's answer, asked for now or by greet.
+func (a *app) whoListens(ctx context.Context, client *api.Client) (api.Info, error) {
+	if a.greeted == nil {
+		return client.Info(ctx)
+	}
+	g := <-a.greeted
+	a.greeted = nil
+	return g.info, g.err
 }
 
 // out is where results go; err is for progress, warnings and errors.
@@ -38,7 +66,7 @@ const apiVersion = 1
 // and says so.
 func (a *app) agent(ctx context.Context) (*api.Client, error) {
 	client := a.dial()
-	info, err := client.Info(ctx)
+	info, err := a.whoListens(ctx, client)
 	if errors.Is(err, api.ErrNoAgent) {
 		if err := a.startAgent(ctx); err != nil {
 			return nil, err

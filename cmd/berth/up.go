@@ -128,6 +128,7 @@ func (o *upOptions) check() error {
 }
 
 func (a *app) up(ctx context.Context, o upOptions, services []string) error {
+	a.greet(ctx)
 	result, err := a.load(ctx, services, o.noDeps)
 	if err != nil {
 		return err
