@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-
 	"slices"
 	"strings"
 	"sync"
