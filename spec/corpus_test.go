@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 	"gopkg.in/yaml.v3"
@@ -144,13 +145,16 @@ func TestCorpus_VerdictAgreesWithReference(t *testing.T) {
 		compared int
 		slowest  time.Duration
 	)
+	cache := t.TempDir()
 	var g errgroup.Group
 	g.SetLimit(4)
 	start := time.Now()
 	for _, c := range cases {
 		g.Go(func() error {
 			began := time.Now()
-			r, err := spec.Load(t.Context(), c.options())
+			o := c.options()
+			o.Cache = cache
+			r, err := spec.Load(t.Context(), o)
 			took := time.Since(began)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
@@ -158,6 +162,13 @@ func TestCorpus_VerdictAgreesWithReference(t *testing.T) {
 			var content []string
 			if r.Stack != nil && c.refuses == "" {
 				content = compareContent(c, r)
+				again, err := spec.Load(t.Context(), o) // as a file found valid before
+				if err != nil {
+					return fmt.Errorf("%s: %w", c.name, err)
+				}
+				if diff := cmp.Diff(r.Stack, again.Stack); diff != "" {
+					content = append(content, c.name+": differs the second time: "+diff)
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()

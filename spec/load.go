@@ -45,6 +45,9 @@ type Options struct {
 	// AllResources keeps networks, volumes, configs and secrets that no
 	// service uses.
 	AllResources bool
+	// Cache is a folder where Load remembers which files it found valid, so
+	// that it is quicker with them the next time; "" remembers nothing.
+	Cache string
 	// Stdin is read for a file named "-".
 	Stdin []byte
 }
@@ -86,7 +89,6 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 		return nil, fmt.Errorf("look into folder %s: it is a file", dir)
 	}
 	filterLoaderWarnings()
-	warmSchema()
 	l := &loading{o: o, dir: dir, bySource: map[string]*source{}}
 	l.run(ctx)
 	if err := ctx.Err(); err != nil {
@@ -129,6 +131,10 @@ type loading struct {
 	project *types.Project
 	stack   *Stack
 	model   map[string]any
+	// valid says that the files were found valid before; key is what that is
+	// remembered under.
+	valid bool
+	key   string
 }
 
 func (l *loading) add(d ...Diagnostic)     { l.diags = append(l.diags, d...) }
@@ -156,6 +162,9 @@ func (l *loading) run(ctx context.Context) {
 	l.readMain()
 	if l.diags.Errors() {
 		return
+	}
+	if l.valid = l.known(); !l.valid {
+		warmSchema()
 	}
 	l.survey(ctx)
 	if l.diags.Errors() {
@@ -219,6 +228,7 @@ func (l *loading) compose(ctx context.Context) (err error) {
 		o.SetProjectName(l.in.name, l.in.named)
 		o.Profiles = l.in.profiles
 		o.SkipInterpolation = l.o.NoInterpolate
+		o.SkipValidation = l.valid
 		// Consistency and files are checked here, to report all at once.
 		o.SkipConsistencyCheck = true
 		o.SkipResolveEnvironment = true
@@ -246,6 +256,9 @@ func (l *loading) compose(ctx context.Context) (err error) {
 		}
 	}
 	l.project = project
+	if !l.valid {
+		l.remember()
+	}
 	return nil
 }
 

@@ -111,6 +111,9 @@ func (a *app) options() (spec.Options, error) {
 		EnvFiles:    a.global.envFiles,
 		Inspect:     true,
 	}
+	if dir, err := os.UserCacheDir(); err == nil {
+		o.Cache = filepath.Join(dir, "berth")
+	}
 	for _, file := range o.Files {
 		if file == "-" && o.Stdin == nil {
 			text, err := io.ReadAll(a.stdin)
