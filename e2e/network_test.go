@@ -210,7 +210,7 @@ func neighbour(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = idle.Process.Kill() // its namespace goes, and the link with it
+		_ = idle.Process.Kill()
 		_ = idle.Wait()
 	})
 	pid := strconv.Itoa(idle.Process.Pid)
@@ -221,6 +221,8 @@ func neighbour(t *testing.T) string {
 		return nil
 	})
 	run(t, "ip", "link", "add", "outside", "type", "veth", "peer", "name", "eth0", "netns", pid)
+	// The kernel frees a namespace when it has time: the link goes by name.
+	t.Cleanup(func() { run(t, "ip", "link", "delete", "outside") })
 	run(t, "ip", "address", "add", "198.51.100.1/24", "dev", "outside")
 	run(t, "ip", "link", "set", "outside", "up")
 	for _, args := range [][]string{{"address", "add", "198.51.100.2/24", "dev", "eth0"}, {"link", "set", "eth0", "up"}} {
