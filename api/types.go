@@ -97,7 +97,6 @@ type ActionRequest struct {
 	Timeout  *time.Duration `json:"timeout,omitempty"`  // stop, restart
 	Stop     bool           `json:"stop,omitempty"`     // rm -s
 	Volumes  bool           `json:"volumes,omitempty"`  // rm -v
-	NoDeps   bool           `json:"no_deps,omitempty"`  // restart
 }
 
 // Progress is one line of a stream that reports work. Exactly one of the
@@ -305,13 +304,14 @@ const (
 
 // PlanService is what happens to one service.
 type PlanService struct {
-	Service  string       `json:"service"`
-	Verb     string       `json:"verb"`
-	Tasks    int          `json:"tasks"`
-	From, To int          // replicas before and after
-	Order    string       `json:"order,omitempty"`  // start-first, stop-first
-	Reason   string       `json:"reason,omitempty"` // of Order, or of the verb
-	Changes  []PlanChange `json:"changes,omitempty"`
+	Service string       `json:"service"`
+	Verb    string       `json:"verb"`
+	Tasks   int          `json:"tasks"`
+	From    int          `json:"from"`             // replicas before
+	To      int          `json:"to"`               // and after
+	Order   string       `json:"order,omitempty"`  // start-first, stop-first
+	Reason  string       `json:"reason,omitempty"` // of Order, or of the verb
+	Changes []PlanChange `json:"changes,omitempty"`
 }
 
 // PlanChange is one field that differs.
