@@ -102,3 +102,7 @@ func encoded(v any) []byte {
 	}
 	return data
 }
+
+func notFound(format string, args ...any) error {
+	return &api.Error{Status: http.StatusNotFound, Code: api.CodeNotFound, Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -340,4 +341,14 @@ func (w *world) view() view {
 	w.mu.RUnlock()
 	slices.SortFunc(v.tasks, compareTasks)
 	return v
+}
+
+// compareTasks orders by stack, service, slot and attempt.
+func compareTasks(a, b *store.Task) int {
+	return cmp.Or(
+		cmp.Compare(a.Stack, b.Stack),
+		cmp.Compare(a.Service, b.Service),
+		cmp.Compare(a.Slot, b.Slot),
+		cmp.Compare(a.Attempt, b.Attempt),
+	)
 }

@@ -122,8 +122,11 @@ func Status(t api.Task, now time.Time) string {
 	switch t.State {
 	case api.TaskRunning:
 		up := "Up " + duration(now.Sub(t.StartedAt))
-		if !t.Current {
-			return up + " (draining)" // a newer task has its place
+		switch {
+		case !t.Current && t.Ready:
+			return up + " (serving until replaced)" // its successor is not ready yet
+		case !t.Current:
+			return up + " (draining)"
 		}
 		if t.Health == "starting" {
 			return up + " (health: starting)"

@@ -20,6 +20,7 @@ func TestStatus_InDockersWords(t *testing.T) {
 		{api.Task{State: api.TaskRunning, StartedAt: begin, Health: "starting", Current: true}, "Up 3 hours (health: starting)"},
 		{api.Task{State: api.TaskRunning, StartedAt: now.Add(time.Second), Current: true}, "Up Less than a second"},
 		{api.Task{State: api.TaskRunning, StartedAt: begin, Health: "healthy"}, "Up 3 hours (draining)"},
+		{api.Task{State: api.TaskRunning, StartedAt: begin, Health: "healthy", Ready: true}, "Up 3 hours (serving until replaced)"},
 		{api.Task{State: api.TaskPaused, StartedAt: begin}, "Up 3 hours (Paused)"},
 		{api.Task{State: api.TaskExited, ExitCode: 137, FinishedAt: begin, OOMKilled: true}, "Exited (137) 3 hours ago (out of memory)"},
 		{api.Task{State: api.TaskRestarting, ExitCode: 1, FinishedAt: now.Add(-2 * time.Second)}, "Restarting (1) 2 seconds ago"},

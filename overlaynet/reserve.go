@@ -49,24 +49,6 @@ func Reserve(p PublishedPort) (io.Closer, error) {
 	return r, nil
 }
 
-// ReserveRange reserves the first free port from first to last, and tells
-// which. ErrPortInUse if none is free.
-func ReserveRange(p PublishedPort, first, last uint16) (uint16, io.Closer, error) {
-	var failed error
-	for port := int(first); port <= int(last); port++ {
-		p.Port = uint16(port)
-		c, err := Reserve(p)
-		if err == nil {
-			return p.Port, c, nil
-		}
-		if !errors.Is(err, ErrPortInUse) {
-			return 0, nil, err
-		}
-		failed = err
-	}
-	return 0, nil, fmt.Errorf("no free port in %d-%d/%s: %w", first, last, p.Protocol, failed)
-}
-
 type reservation struct{ fds []int }
 
 // Close releases the port. It may be called twice.

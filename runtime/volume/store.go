@@ -180,27 +180,3 @@ func (s *Store) remove(name string) error {
 	}
 	return nil
 }
-
-// Prune removes the volumes that are not in use, and for which match (if there
-// is one) is true, and returns their names.
-func (s *Store) Prune(used map[string]bool, match func(Volume) bool) ([]string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all, err := s.list()
-	if err != nil {
-		return nil, err
-	}
-	var removed []string
-	var errs []error
-	for _, v := range all {
-		if used[v.Name] || match != nil && !match(v) {
-			continue
-		}
-		if err := s.remove(v.Name); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		removed = append(removed, v.Name)
-	}
-	return removed, errors.Join(errs...)
-}

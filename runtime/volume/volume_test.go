@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +71,7 @@ func TestCreate_WrongNamesAndOptions(t *testing.T) {
 	}
 }
 
-func TestList_Remove_Prune(t *testing.T) {
+func TestList_Remove(t *testing.T) {
 	s := open(t)
 	for _, n := range []string{"c", "a", "b"} {
 		_, err := s.Create(n, map[string]string{"name": n}, nil)
@@ -83,11 +82,6 @@ func TestList_Remove_Prune(t *testing.T) {
 	must(t, err)
 	if len(all) != 3 || all[0].Name != "a" || all[2].Name != "c" {
 		t.Errorf("list %+v", all)
-	}
-	removed, err := s.Prune(map[string]bool{"a": true}, func(v Volume) bool { return v.Labels["name"] != "c" })
-	must(t, err)
-	if !slices.Equal(removed, []string{"b"}) {
-		t.Errorf("pruned %v", removed)
 	}
 	for range 2 {
 		must(t, s.Remove("a"))
