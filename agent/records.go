@@ -27,7 +27,17 @@ type recorded struct {
 // of one stack. Kernel objects are named after it.
 func taskID(stackUID, service string, slot, attempt int) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d/%d", stackUID, service, slot, attempt))
-	return hex.EncodeToString(sum[:6])
+	return withLetter(hex.EncodeToString(sum[:6]))
+}
+
+// withLetter makes an id that has digits only begin with a letter. It is the
+// container's host name, and the C library takes a name of digits for an
+// address: it resolves to nothing, /etc/hosts or not.
+func withLetter(id string) string {
+	if strings.Trim(id, "0123456789") != "" {
+		return id
+	}
+	return string('a'+(id[0]-'0')%6) + id[1:]
 }
 
 // recordTasks commits the intent of creating tasks, in one transaction: ids,
