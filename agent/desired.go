@@ -158,12 +158,12 @@ func (a *Agent) desired(v view, s *store.Stack, r *store.Revision) reconciler.St
 	for name, svc := range r.Stack.Services {
 		e := reconciler.Service{
 			Name: name, Key: d.keys[name], InPlace: d.inPlace[name], Replicas: svc.Replicas,
-			Order: d.orders[name], Parallelism: defaultParallelism,
+			Order: d.orders[name], Update: reconciler.Update{Parallelism: defaultParallelism},
 			DependsOn: svc.DependsOn, Restart: svc.Restart, OneShot: svc.OneShot,
 			Stopped: s.Stopped[name], Drain: defaultDrain, Grace: grace(s, &svc),
 		}
 		if u := svc.Update; u != nil && u.Parallelism != nil {
-			e.Parallelism = *u.Parallelism
+			e.Update.Parallelism = *u.Parallelism
 		}
 		if parent, ok := strings.CutPrefix(svc.NetworkMode, "service:"); ok {
 			e.SharesNetwork = parent

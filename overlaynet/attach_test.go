@@ -108,7 +108,7 @@ func TestAttach_TwoNetworks_AnswersGoBackTheSameWay(t *testing.T) {
 	serve(t, path, "two", 80)
 	err = m.Sync(t.Context(), Rules{
 		Networks: []Network{netA, netB},
-		Ports:    []PublishedPort{{ID: "p", Port: 8080, Protocol: "tcp", Target: 80, Backends: []Backend{{"two", second.Addr4, second.Addr6}}}},
+		Ports:    []PublishedPort{{ID: "p", Port: 8080, Protocol: "tcp", Target: 80, Backends: []Backend{{TaskID: "two", Addr4: second.Addr4, Addr6: second.Addr6}}}},
 	})
 	if err != nil {
 		t.Fatal(err)

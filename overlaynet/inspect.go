@@ -76,7 +76,7 @@ func (m *Manager) inspectKernel(ctx context.Context, r *Report) {
 		ID: "00000000", Subnet4: prefix4Probe, Gateway4: prefix4Probe.Addr().Next(),
 		Subnet6: prefix6Probe, Gateway6: prefix6Probe.Addr().Next(),
 	}
-	two := []Backend{{"a", n.Gateway4.Next(), n.Gateway6.Next()}, {"b", n.Gateway4.Next().Next(), n.Gateway6.Next().Next()}}
+	two := []Backend{{TaskID: "a", Addr4: n.Gateway4.Next(), Addr6: n.Gateway6.Next()}, {TaskID: "b", Addr4: n.Gateway4.Next().Next(), Addr6: n.Gateway6.Next().Next()}}
 	text := Render(m.prefix, Rules{
 		Networks: []Network{n},
 		Ports:    []PublishedPort{{ID: "probe", Port: 1, Protocol: "tcp", Target: 1, Backends: two}},

@@ -10,7 +10,7 @@ import (
 // backends is in force, so no connection may fail.
 func TestSync_UnderLoad_NoConnectionFails(t *testing.T) {
 	b := newBed(t)
-	backends := []Backend{{"self", addr("10.210.0.2"), addr("fd00:a::2")}, {"same", addr("10.210.0.3"), addr("fd00:a::3")}}
+	backends := []Backend{{TaskID: "self", Addr4: addr("10.210.0.2"), Addr6: addr("fd00:a::2")}, {TaskID: "same", Addr4: addr("10.210.0.3"), Addr6: addr("fd00:a::3")}}
 	var done atomic.Bool
 	finished := make(chan map[string]int, 3)
 	for to, from := range map[string]string{

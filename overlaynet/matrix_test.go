@@ -44,8 +44,8 @@ func newBed(t testing.TB) *bed {
 		}
 		b.paths[name] = path
 	}
-	web := []Backend{{"self", addr("10.210.0.2"), addr("fd00:a::2")}}
-	inner := []Backend{{"internal", addr("10.210.2.2"), addr("fd00:c::2")}}
+	web := []Backend{{TaskID: "self", Addr4: addr("10.210.0.2"), Addr6: addr("fd00:a::2")}}
+	inner := []Backend{{TaskID: "internal", Addr4: addr("10.210.2.2"), Addr6: addr("fd00:c::2")}}
 	b.rules = Rules{
 		Networks: []Network{netA, netB, netI},
 		Services: []Service{

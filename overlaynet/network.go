@@ -53,6 +53,9 @@ type Service struct {
 	VIP4      netip.Addr
 	VIP6      netip.Addr // invalid: none
 	Backends  []Backend
+	// Hold lets new TCP connections wait (their SYNs are dropped, and sent again
+	// by the client) while there are no backends; else they are refused.
+	Hold bool
 }
 
 // Backend is one ready task on the network of its Service.
@@ -60,6 +63,8 @@ type Backend struct {
 	TaskID string
 	Addr4  netip.Addr
 	Addr6  netip.Addr
+	// Weight is its share of new connections, relative to the others'; 0 is 1.
+	Weight int
 }
 
 // PublishedPort maps a port of the host to a port of ready tasks. Without
@@ -71,6 +76,7 @@ type PublishedPort struct {
 	Protocol string // tcp, udp, sctp
 	Target   uint16
 	Backends []Backend
+	Hold     bool // as of a Service
 }
 
 // Request says what a new network should be like; zero values are free.

@@ -68,7 +68,7 @@ func TestSync_BackendLeaves_TCPConnectionGoesOn(t *testing.T) {
 func TestSync_UDPBackendLeaves_SameClientPortReachesTheNext(t *testing.T) {
 	b := newBed(t)
 	serve(t, b.paths["same"], "same", 81) // the other backend, on its own port
-	second := []Backend{{"same", addr("10.210.0.3"), addr("fd00:a::3")}}
+	second := []Backend{{TaskID: "same", Addr4: addr("10.210.0.3"), Addr6: addr("fd00:a::3")}}
 	var c net.Conn
 	err := in(t, b.paths["lan"], func() (err error) {
 		c, err = net.Dial("udp", hostLAN4+":8080")

@@ -23,7 +23,7 @@ func TestSync_VIP_AnswersFromSameNetworkAndSelf(t *testing.T) {
 	serve(t, ns1, "one", 80)
 	r := Rules{Networks: []Network{netA}, Services: []Service{{
 		ID: "s/web/a", NetworkID: netA.ID, VIP4: addr("10.210.0.100"), VIP6: addr("fd00:a::100"),
-		Backends: []Backend{{"task1", addr("10.210.0.2"), addr("fd00:a::2")}},
+		Backends: []Backend{{TaskID: "task1", Addr4: addr("10.210.0.2"), Addr6: addr("fd00:a::2")}},
 	}}}
 	if err := m.Sync(t.Context(), r); err != nil {
 		t.Fatal(err)

@@ -15,20 +15,44 @@ type Stack struct {
 	Networks []string
 	// Removing asks for the end of everything that the stack has.
 	Removing bool
+	// Rollout is the passage to Revision; nil: it ended, or there is none.
+	Rollout *Rollout
+}
+
+// RolloutState of a Rollout that is under way.
+type RolloutState int
+
+// States of a rollout. A paused one replaces no further slots.
+const (
+	Progressing RolloutState = iota
+	Paused
+	RollingBack    // to the last stable revision
+	RollbackPaused // a rollback that met a failure itself: never chained
+)
+
+// Rollout is the passage of a stack from one revision to the next.
+type Rollout struct {
+	State RolloutState
+	// Stable says that there is a revision to go back to.
+	Stable bool
+	// Touched are the services whose tasks this rollout replaces or makes; what
+	// happens to others is not its doing.
+	Touched map[string]bool
+	// Canary is the service of which only the first slot is renewed, beside its
+	// predecessor, until the user promotes it; "": none.
+	Canary string
 }
 
 // Service is the wanted state of one service.
 type Service struct {
-	Name     string
-	Key      string // of a current task
-	InPlace  string // of a current task's in-place fields
-	Replicas int
-	Order    Order
-	// Parallelism is how many slots are replaced at once; 0 means all.
-	Parallelism int
-	DependsOn   []spec.Dependency
-	Restart     spec.RestartPolicy
-	OneShot     bool
+	Name      string
+	Key       string // of a current task
+	InPlace   string // of a current task's in-place fields
+	Replicas  int
+	Order     Order
+	DependsOn []spec.Dependency
+	Restart   spec.RestartPolicy
+	OneShot   bool
 	// Stopped by the user: tasks end and stay ended.
 	Stopped bool
 	// SharesNetwork is the service whose task's network namespace this one's
@@ -36,10 +60,44 @@ type Service struct {
 	SharesNetwork string
 	// Networks are the full names of the networks it is attached to.
 	Networks []string
+	// Completed says that this version of a one-shot has run to its end before:
+	// it is not run again.
+	Completed bool
+	// Update says how slots are replaced and watched.
+	Update Update
+	// MinReady is how long a task must be ready before it takes traffic.
+	MinReady time.Duration
+	// Deadline is how long a task may take to become ready.
+	Deadline time.Duration
 	// Drain is how long a withdrawn task may finish its connections.
 	Drain time.Duration
 	// Grace is the time between stop signal and SIGKILL; <0: for ever.
 	Grace time.Duration
+}
+
+// FailureAction is what a rollout does after a failure.
+type FailureAction int
+
+// Failure actions, as Compose names them.
+const (
+	ActionRollback FailureAction = iota
+	ActionPause
+	ActionContinue
+)
+
+// Update is deploy.update_config, or rollback_config while rolling back, with
+// every default filled in.
+type Update struct {
+	// Parallelism is how many slots are replaced at once; 0 means all.
+	Parallelism int
+	// Delay is the time between a slot that is done and the next.
+	Delay time.Duration
+	// Monitor is how long a new task is watched from when it is ready: a failure
+	// within is one of the rollout.
+	Monitor time.Duration
+	// MaxFailureRatio is the part of failed slots that is tolerated.
+	MaxFailureRatio float64
+	OnFailure       FailureAction
 }
 
 // TaskState of an observed task.
@@ -70,6 +128,12 @@ type Task struct {
 	// Ready says that it may take traffic; Healthy that its healthcheck
 	// passes (a task without one is never Healthy and may be Ready).
 	Ready, Healthy bool
+	// ReadySince is when it became ready and has been without a break; zero: it
+	// is not ready.
+	ReadySince time.Time
+	// Unhealthy says that its healthcheck or liveness probe has failed for good:
+	// it is to be replaced.
+	Unhealthy bool
 	// Checked says that it has a healthcheck.
 	Checked bool
 	// Published says that it is in the VIP map and DNS, confirmed. Exposed
@@ -78,7 +142,9 @@ type Task struct {
 	// WithdrawnAt is when it left them; zero if it never did.
 	WithdrawnAt time.Time
 	// Flows are its open connections, counted while it drains; -1: unknown.
+	// Idle is the time since the last packet on any of them.
 	Flows int
+	Idle  time.Duration
 	// StopAt is when the stop signal was sent, KilledAt when SIGKILL was last.
 	StopAt   time.Time
 	KilledAt time.Time

@@ -262,7 +262,7 @@ func (p *planner) dispose(cur *Task, old []*Task) {
 
 // fill plans a slot without a current task.
 func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *int, st *Status) {
-	if oldLive && s.Parallelism > 0 && *busy >= s.Parallelism && old[0].StopAt.IsZero() {
+	if oldLive && s.Update.Parallelism > 0 && *busy >= s.Update.Parallelism && old[0].StopAt.IsZero() {
 		p.wait(s.Name, slot, time.Time{}, "its turn")
 		st.worse(PhaseStarting, "%s-%d waits for its turn", s.Name, slot)
 		return

@@ -22,7 +22,7 @@ func ago(d time.Duration) time.Time { return noon.Add(-d) }
 // web is a service of n replicas at key k2; its tasks of k1 are old.
 func web(n int, more ...func(*Service)) Service {
 	s := Service{
-		Name: "web", Key: "k2", InPlace: "i1", Replicas: n, Parallelism: 1,
+		Name: "web", Key: "k2", InPlace: "i1", Replicas: n, Update: Update{Parallelism: 1},
 		Drain: 30 * time.Second, Grace: 10 * time.Second, Networks: []string{"shop_default"},
 	}
 	for _, f := range more {

@@ -219,7 +219,7 @@ func wanted(t *rapid.T, revision uint64) Stack {
 			Name: name, Replicas: rapid.IntRange(0, 3).Draw(t, name+" replicas"),
 			Key:     fmt.Sprint("k", rapid.IntRange(0, 2).Draw(t, name+" key")),
 			InPlace: fmt.Sprint("i", rapid.IntRange(0, 1).Draw(t, name+" in place")),
-			Order:   Order(rapid.IntRange(0, 1).Draw(t, name+" order")), Parallelism: rapid.IntRange(0, 2).Draw(t, name+" parallelism"),
+			Order:   Order(rapid.IntRange(0, 1).Draw(t, name+" order")), Update: Update{Parallelism: rapid.IntRange(0, 2).Draw(t, name+" parallelism")},
 			Networks: []string{"net"}, Drain: 2 * time.Second, Grace: time.Second,
 			Stopped: rapid.IntRange(0, 9).Draw(t, name+" stopped") == 0,
 		}
@@ -300,7 +300,7 @@ func TestPlanStack_StartFirst_NeverServesWithFewer(t *testing.T) {
 		m.calm = true
 		replicas := rapid.IntRange(1, 4).Draw(t, "replicas")
 		m.want = Stack{Name: "sim", Revision: 1, Networks: []string{"net"}, Services: map[string]Service{"c": {
-			Name: "c", Key: "k1", Replicas: replicas, Parallelism: rapid.IntRange(0, 3).Draw(t, "parallelism"),
+			Name: "c", Key: "k1", Replicas: replicas, Update: Update{Parallelism: rapid.IntRange(0, 3).Draw(t, "parallelism")},
 			Networks: []string{"net"}, Drain: time.Second, Grace: time.Second,
 		}}}
 		run := func() {

@@ -104,6 +104,20 @@ type Service struct {
 	Healthcheck     *Healthcheck   `json:"healthcheck,omitempty" class:"inplace"` // nil: the image's
 	Logging         Logging        `json:"logging,omitzero"`
 
+	// Readiness (x-readiness) decides, beside Healthcheck, whether a task takes
+	// traffic; Liveness (x-liveness) whether it is replaced. nil: none.
+	Readiness *Probe `json:"readiness,omitempty" class:"inplace"`
+	Liveness  *Probe `json:"liveness,omitempty" class:"inplace"`
+	// MinReady (x-min-ready) is how long a task must be ready without a break
+	// before it takes traffic.
+	MinReady time.Duration `json:"min_ready,omitempty" class:"ignored"`
+	// Drain (x-drain) is how long a withdrawn task may finish its connections;
+	// nil: 30 s.
+	Drain *time.Duration `json:"drain,omitempty" class:"ignored"`
+	// ProgressDeadline (x-progress-deadline) is how long a task may take to
+	// become ready; 0: what its health test may take and a minute, at least 120 s.
+	ProgressDeadline time.Duration `json:"progress_deadline,omitempty" class:"ignored"`
+
 	DependsOn []Dependency `json:"depends_on,omitempty" class:"ignored"` // sorted by service
 	// Replicas is how many tasks the service has (deploy.replicas or scale).
 	Replicas int           `json:"replicas" class:"ignored"`
@@ -148,8 +162,11 @@ type Mount struct {
 	SELinux        string `json:"selinux,omitempty"`          // bind: z or Z
 	NoCopy         bool   `json:"nocopy,omitempty"`           // volume: do not seed from the image
 	Subpath        string `json:"subpath,omitempty"`          // volume, image
-	TmpfsSize      int64  `json:"tmpfs_size,omitempty"`       // bytes; 0: no limit of its own
-	TmpfsMode      uint32 `json:"tmpfs_mode,omitempty"`       // 0: 01777
+	// Digest is the hash of a bind's content, if x-watch-content asks for it:
+	// a change replaces the tasks.
+	Digest    string `json:"digest,omitempty"`
+	TmpfsSize int64  `json:"tmpfs_size,omitempty"` // bytes; 0: no limit of its own
+	TmpfsMode uint32 `json:"tmpfs_mode,omitempty"` // 0: 01777
 	// TmpfsOptions are further mount options of a short-form tmpfs, for
 	// example "uid=1000" or "noexec".
 	TmpfsOptions []string `json:"tmpfs_options,omitempty"`
@@ -162,6 +179,10 @@ type FileMount struct {
 	UID    string `json:"uid,omitempty"`
 	GID    string `json:"gid,omitempty"`
 	Mode   uint32 `json:"mode"` // permission bits; 0444 when the file is silent
+	// OnChange (x-on-change) is what a change of the content does: "" or
+	// "replace" replaces the tasks, "signal:NAME" delivers it and signals,
+	// "ignore" leaves it to the next replacement.
+	OnChange string `json:"on_change,omitempty" class:"inplace"`
 }
 
 // Attachment puts a service on a network.
@@ -252,6 +273,36 @@ type Healthcheck struct {
 	Retries       int           `json:"retries,omitempty"`
 }
 
+// Kinds of a Probe.
+const (
+	ProbeHTTP = "http"
+	ProbeTCP  = "tcp"
+	ProbeGRPC = "grpc"
+	ProbeExec = "exec"
+)
+
+// Probe is x-readiness or x-liveness. All but exec are asked from outside the
+// container, at the task's own address. Load fills every default in.
+type Probe struct {
+	Kind string `json:"kind"`
+	Port uint16 `json:"port,omitempty"` // http, tcp, grpc
+	// HTTP: a GET of Path succeeds with a status of 200 to 399, or Status.
+	Path    string            `json:"path,omitempty"`
+	Scheme  string            `json:"scheme,omitempty"` // http or https (certificates are not verified)
+	Host    string            `json:"host,omitempty"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Status  int               `json:"status,omitempty"`
+	// GRPC: the name asked of grpc.health.v1.Health/Check.
+	GRPCService string   `json:"grpc_service,omitempty"`
+	Exec        []string `json:"exec,omitempty"` // argv, in the container
+
+	Interval     time.Duration `json:"interval"` // 10 s; 1 s until the first success
+	Timeout      time.Duration `json:"timeout"`  // 5 s
+	InitialDelay time.Duration `json:"initial_delay,omitempty"`
+	Failures     int           `json:"failures"`  // in a row until it fails: 3
+	Successes    int           `json:"successes"` // in a row until it passes: 1
+}
+
 // Logging is the logging driver of a service; "" is Berth's own rotated file.
 type Logging struct {
 	Driver  string            `json:"driver,omitempty"`
@@ -328,4 +379,6 @@ type File struct {
 	// Digest is the agent's keyed digest of Content.
 	Digest string            `json:"digest,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+	// OnChange (x-on-change) is what FileMounts without their own have.
+	OnChange string `json:"on_change,omitempty"`
 }

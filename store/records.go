@@ -29,9 +29,44 @@ type Stack struct {
 	// Ports are host ports taken for a service's ranges and unfixed ports, by
 	// "service/index".
 	Ports map[string]uint16 `json:"ports,omitempty"`
+	// Newest is the highest revision that there ever was: after a rollback it
+	// is above Revision.
+	Newest uint64 `json:"newest"`
+	// Stable is the last revision whose rollout was completed; 0: none.
+	Stable uint64 `json:"stable,omitempty"`
+	// Rollout is the newest one, ended or not.
+	Rollout *Rollout `json:"rollout,omitempty"`
+	// Completed are the keys that one-shots ran to their end with, the newest
+	// last.
+	Completed map[string][]string `json:"completed,omitempty"`
 	// Removing is set by down, with what goes beside the tasks.
 	Removing *Removal  `json:"removing,omitempty"`
 	Created  time.Time `json:"created"`
+}
+
+// Rollout is the passage of a stack to Revision.
+type Rollout struct {
+	Revision uint64 `json:"revision"`
+	// From is the stable revision that a failure goes back to, with the epochs
+	// and renewals that it had; 0: none.
+	From     uint64         `json:"from,omitempty"`
+	Epochs   map[string]int `json:"epochs,omitempty"`
+	Renewals map[string]int `json:"renewals,omitempty"`
+	// Failed is the revision that a rollback left.
+	Failed  uint64          `json:"failed,omitempty"`
+	State   string          `json:"state"` // api.Rollout…
+	Reason  string          `json:"reason,omitempty"`
+	Touched map[string]bool `json:"touched,omitempty"`
+	Canary  *Canary         `json:"canary,omitempty"`
+	Started time.Time       `json:"started"`
+	Ended   time.Time       `json:"ended,omitzero"`
+	Actor   string          `json:"actor,omitempty"`
+}
+
+// Canary is the part of a service's connections that its new version gets.
+type Canary struct {
+	Service string `json:"service"`
+	Percent int    `json:"percent"`
 }
 
 // Removal is what down takes away beside tasks and networks.
@@ -49,6 +84,13 @@ type Revision struct {
 	Actor   string     `json:"actor,omitempty"`
 	// Digests of the images, by service.
 	Digests map[string]string `json:"digests"`
+	// Runs says for each one-shot in which revision it had to run: when it or a
+	// service that waits for it had changed.
+	Runs map[string]uint64 `json:"runs,omitempty"`
+	// State and Reason are how its newest rollout ended, the only part that
+	// changes: a state of api.Rollout, or superseded.
+	State  string `json:"state,omitempty"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // RevisionKey orders revisions of a stack by number.
@@ -94,6 +136,14 @@ type Task struct {
 	Restarts    int    `json:"restarts,omitempty"`
 
 	Health string `json:"health,omitempty"` // starting, healthy, unhealthy
+	// Readiness and Liveness are the same of x-readiness and x-liveness; "": it
+	// has none.
+	Readiness string `json:"readiness,omitempty"`
+	Liveness  string `json:"liveness,omitempty"`
+	// ReadySince is when it became ready and has been without a break.
+	ReadySince time.Time `json:"ready_since,omitzero"`
+	// Listened says that it was seen listening on a port that it publishes.
+	Listened bool `json:"listened,omitempty"`
 	// Rotation: it shall take traffic. Published: the VIP map and DNS say so,
 	// confirmed.
 	Rotation  bool      `json:"rotation,omitempty"`
