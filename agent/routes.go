@@ -56,6 +56,7 @@ func (a *Agent) routes(h huma.API, mux *http.ServeMux) {
 	huma.Register(h, op(http.MethodGet, "/v1/info", "Describe the agent"),
 		func(context.Context, *struct{}) (*reply[api.Info], error) { return &reply[api.Info]{a.info()}, nil })
 	a.stackRoutes(h)
+	a.rolloutRoutes(h)
 	a.readRoutes(h)
 	a.imageRoutes(h, mux)
 	a.resourceRoutes(h)

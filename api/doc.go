@@ -14,6 +14,12 @@
 //	POST   /v1/stacks/{stack}/apply          ApplyRequest -> stream of Progress
 //	POST   /v1/stacks/{stack}/down           DownRequest -> stream of Progress
 //	POST   /v1/stacks/{stack}/action         ActionRequest -> stream of Progress
+//	GET    /v1/stacks/{stack}/rollout        Rollout
+//	POST   /v1/stacks/{stack}/rollout        RolloutRequest -> stream of Progress
+//	GET    /v1/stacks/{stack}/revisions      []Revision, newest first
+//	POST   /v1/stacks/{stack}/rollback       RollbackRequest -> stream of Progress
+//	POST   /v1/stacks/{stack}/scale          ScaleRequest -> stream of Progress
+//	GET    /v1/stacks/{stack}/services/{service}/explain  Explanation
 //	GET    /v1/stacks/{stack}/logs           LogQuery -> stream of LogEntry
 //	GET    /v1/stacks/{stack}/stats          ?stream=BOOL&services= -> stream of TaskStats
 //	GET    /v1/events                        EventQuery -> stream of Event

@@ -167,18 +167,25 @@ type Explanation struct {
 	Status  ServiceStatus `json:"status"`
 	// Summary is the first line: "1 of 2 tasks ready".
 	Summary string `json:"summary"`
-	// Causes are what stands in the way, most important first.
+	// Tasks say how each one is, well or not: by slot, and within a slot the
+	// newest first.
+	Tasks []Cause `json:"tasks,omitempty"`
+	// Causes are what stands in the way of the service as a whole, most
+	// important first.
 	Causes []Cause `json:"causes,omitempty"`
 }
 
-// Cause is one thing that stands in the way of a service, with what is known
-// about it.
+// Cause is what is known about one thing that a service needs, or is made of.
+// Its texts hold what containers wrote: escape them before they are printed.
 type Cause struct {
-	Subject string `json:"subject"` // a task's name, a service, a port, an image
-	Text    string `json:"text"`    // one line
-	// Details are further lines: a probe's output, the last log lines, what a
-	// dependency waits for.
+	Subject string `json:"subject"` // a task ("web-1"), a service, a port, "rollout"
+	// Well says that nothing is wrong with the subject.
+	Well bool   `json:"well,omitempty"`
+	Text string `json:"text"` // one line
+	// Details are further lines: a probe's output, what a dependency waits for.
 	Details []string `json:"details,omitempty"`
+	// Log are the last lines that a task wrote, at most five.
+	Log []string `json:"log,omitempty"`
 	// Position is where the cause stands in the Compose file, if it does.
 	Position *spec.Position `json:"position,omitempty"`
 	Hint     string         `json:"hint,omitempty"`
