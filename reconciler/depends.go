@@ -52,6 +52,9 @@ func (p *planner) condition(dep *Service, c string) (why string, final bool) {
 }
 
 func (p *planner) completed(dep *Service, t *Task) (why string, final bool) {
+	if t == nil && dep.Completed {
+		return "", false
+	}
 	if t == nil || t.State != TaskExited {
 		return dep.Name + " (to complete)", false
 	}

@@ -38,6 +38,8 @@ type Rollout struct {
 	// Touched are the services whose tasks this rollout replaces or makes; what
 	// happens to others is not its doing.
 	Touched map[string]bool
+	// Since is when it began, or was resumed: failures before do not count.
+	Since time.Time
 	// Canary is the service of which only the first slot is renewed, beside its
 	// predecessor, until the user promotes it; "": none.
 	Canary string
@@ -128,9 +130,9 @@ type Task struct {
 	// Ready says that it may take traffic; Healthy that its healthcheck
 	// passes (a task without one is never Healthy and may be Ready).
 	Ready, Healthy bool
-	// ReadySince is when it became ready and has been without a break; zero: it
-	// is not ready.
-	ReadySince time.Time
+	// ReadyAt is when it first became ready; zero: it never was. ReadySince is
+	// from when it has been without a break; zero: it is not ready.
+	ReadyAt, ReadySince time.Time
 	// Unhealthy says that its healthcheck or liveness probe has failed for good:
 	// it is to be replaced.
 	Unhealthy bool

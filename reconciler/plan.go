@@ -21,6 +21,11 @@ const (
 	RemoveTask    Kind = 8  // free everything an exited task holds but its log
 	RemoveNetwork Kind = 9  // Target is the network's full name
 	RemoveStack   Kind = 10 // forget it; nothing of it is left
+
+	// What becomes of a rollout; Target is the stack.
+	RollBack        Kind = 11 // make the last stable revision the wanted one
+	PauseRollout    Kind = 12 // replace no further slots
+	CompleteRollout Kind = 13 // the revision is stable, or is back
 )
 
 // String gives the verb as plans print it.
@@ -29,6 +34,7 @@ func (k Kind) String() string {
 		EnsureNetwork: "ensure-network", CreateTask: "create", UpdateTask: "update",
 		PublishTask: "publish", WithdrawTask: "withdraw", StopTask: "stop", KillTask: "kill",
 		RemoveTask: "remove", RemoveNetwork: "remove-network", RemoveStack: "remove-stack",
+		RollBack: "roll-back", PauseRollout: "pause-rollout", CompleteRollout: "complete-rollout",
 	}[k]
 }
 

@@ -48,6 +48,7 @@ func PlanStack(want Stack, seen Observed, now time.Time) *Plan {
 			p.unwanted(name)
 		}
 	}
+	p.decide()
 	for _, n := range seen.Idle {
 		p.act(Action{Kind: RemoveNetwork, Target: n, Cause: "no longer in the file"})
 	}
@@ -100,6 +101,9 @@ func (p *planner) service(s *Service) {
 			if t.live() && (t.Key != s.Key || slot > s.Replicas) {
 				st.Old++
 			}
+			if t.Key == s.Key && t.up() && t.Ready && t.Published && !p.now.Before(t.ReadyAt.Add(s.Update.Monitor)) {
+				st.Available++
+			}
 		}
 	}
 	busy := p.replacing(s)
@@ -134,6 +138,8 @@ func (p *planner) replacing(s *Service) int {
 		cur, others := p.pick(s, tasks)
 		old := slices.ContainsFunc(others, (*Task).live)
 		switch {
+		case cur != nil && cur.Unhealthy && cur.up() && cur.StopAt.IsZero():
+			// Its own replacement has not begun.
 		case cur != nil && (!cur.up() || !cur.Ready || !cur.Published):
 			if v, _, _ := judge(s, cur); cur.State == TaskExited && v == completed {
 				continue
@@ -198,6 +204,10 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	cur, old := p.pick(s, tasks)
 	p.dispose(cur, old)
 	oldLive := slices.ContainsFunc(old, (*Task).live)
+	if cur == nil && s.OneShot && s.Completed {
+		p.succeeded(s, old, "this version has run to its end before", st)
+		return
+	}
 	if cur == nil {
 		p.fill(s, slot, old, oldLive, busy, st)
 		return
@@ -220,9 +230,14 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	switch {
 	case cur.State == TaskPaused:
 		st.worse(PhaseStarting, "%s-%d is paused", s.Name, slot)
+	case p.replaceUnhealthy(s, cur, busy, st):
 	case cur.Ready && !isReady:
 		p.wait(s.Name, slot, until, "it to stay up")
 		st.worse(PhaseFailing, "%s-%d has failed %d times, and is up again", s.Name, slot, cur.Failures)
+	case cur.Ready && !cur.Published && p.now.Before(p.trafficAt(s, cur)):
+		at := p.trafficAt(s, cur)
+		p.wait(s.Name, slot, at, "it to stay ready")
+		st.worse(PhaseStarting, "%s-%d is ready, and takes traffic in %s", s.Name, slot, seconds(at.Sub(p.now)))
 	case cur.Ready && !cur.Published:
 		p.on(PublishTask, cur, "ready")
 		st.worse(PhaseStarting, "%s-%d is ready", s.Name, slot)
@@ -236,14 +251,29 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 		} else {
 			st.worse(PhaseStarting, "%s-%d is not ready: %s", s.Name, slot, cur.Reason)
 		}
+	case p.isCanary(s) && oldLive:
+		st.worse(PhaseStarting, "%s-%d takes a part of the traffic, until it is promoted", s.Name, slot)
 	default:
 		for _, t := range old {
 			if t.live() {
 				p.retire(s, t, retirement{cause: "replaced by " + cur.ID, drain: true, remove: true})
-				st.worse(PhaseStopping, "%s-%d: the old task drains", s.Name, slot)
+				st.worse(PhaseStopping, "%s-%d: %s", s.Name, slot, p.leaving(s, t))
 			}
 		}
 	}
+}
+
+// leaving says how far the end of t is.
+func (p *planner) leaving(s *Service, t *Task) string {
+	switch {
+	case t.inTraffic():
+		return "the old task leaves the traffic"
+	case !t.StopAt.IsZero():
+		return "the old task stops"
+	case p.draining(s, t):
+		return fmt.Sprintf("draining, %d connections, %s left", max(t.Flows, 0), seconds(t.WithdrawnAt.Add(s.Drain).Sub(p.now)))
+	}
+	return "the old task is drained"
 }
 
 // dispose removes exited tasks that others stand in for. Without a current
@@ -262,10 +292,14 @@ func (p *planner) dispose(cur *Task, old []*Task) {
 
 // fill plans a slot without a current task.
 func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *int, st *Status) {
-	if oldLive && s.Update.Parallelism > 0 && *busy >= s.Update.Parallelism && old[0].StopAt.IsZero() {
-		p.wait(s.Name, slot, time.Time{}, "its turn")
-		st.worse(PhaseStarting, "%s-%d waits for its turn", s.Name, slot)
-		return
+	begun := oldLive && !old[0].StopAt.IsZero() // stop-first, half done
+	rolled := oldLive || len(old) == 0 && p.replaced(s)
+	if rolled && !begun {
+		if until, why := p.turn(s, slot, *busy); why != "" {
+			p.wait(s.Name, slot, until, why)
+			st.worse(PhaseStarting, "%s-%d waits for %s", s.Name, slot, why)
+			return
+		}
 	}
 	if why, final := p.unmet(s); why != "" {
 		p.wait(s.Name, slot, time.Time{}, why)
@@ -287,7 +321,7 @@ func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *in
 		}
 		return
 	}
-	if oldLive {
+	if rolled {
 		*busy++
 	}
 	a := Action{Cause: "not there"}
@@ -332,13 +366,7 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 	v, at, why := judge(s, t)
 	switch v {
 	case completed:
-		st.Updated++
-		st.worse(PhaseCompleted, "exited 0")
-		for _, o := range old {
-			if o.live() {
-				p.retire(s, o, retirement{cause: "replaced by " + t.ID, drain: true, remove: true})
-			}
-		}
+		p.succeeded(s, old, "exited 0", st)
 		return
 	case failed:
 		st.worse(PhaseFailed, "%s-%d %s", s.Name, slot, why)
@@ -377,6 +405,17 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 		return
 	}
 	p.create(s, slot, Action{Failures: n, Restarts: t.Restarts + 1, Cause: why})
+}
+
+// succeeded plans a slot that has done what it was for.
+func (p *planner) succeeded(s *Service, old []*Task, why string, st *Status) {
+	st.Updated++
+	st.worse(PhaseCompleted, "%s", why)
+	for _, o := range old {
+		if o.live() {
+			p.retire(s, o, retirement{cause: why, drain: true, remove: true})
+		}
+	}
 }
 
 func due(at, now time.Time) string {

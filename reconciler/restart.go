@@ -45,12 +45,12 @@ func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
 		return restart, t.FinishedAt, "another try"
 	case t.Unstartable:
 		return failed, at, exitReason(t)
-	case !t.StopAt.IsZero():
+	case !t.StopAt.IsZero() && !t.Unhealthy:
 		return restart, t.FinishedAt, "started again"
-	case !t.KilledAt.IsZero() && t.ExitCode != 0:
+	case !t.KilledAt.IsZero() && t.ExitCode != 0 && !t.Unhealthy:
 		return restart, t.FinishedAt, "killed"
 	}
-	ok := t.ExitCode == 0 && t.Reason == ""
+	ok := t.ExitCode == 0 && t.Reason == "" && !t.Unhealthy
 	condition := s.Restart.Condition
 	if s.OneShot && condition == spec.RestartDefault {
 		condition = spec.RestartNo
@@ -96,7 +96,7 @@ func ready(t *Task, now time.Time) (ok bool, until time.Time) {
 
 // failures is the count for the successor of t.
 func failures(s *Service, t *Task) int {
-	if t.Lost || t.Retry || !t.StopAt.IsZero() {
+	if t.Lost || t.Retry || !t.StopAt.IsZero() && !t.Unhealthy {
 		return 0
 	}
 	// restart_policy.window is how long a task must run for its start to
@@ -110,6 +110,9 @@ func failures(s *Service, t *Task) int {
 // exitReason says in one line how t ended.
 func exitReason(t *Task) string {
 	reason := t.Reason
+	if t.Unhealthy && reason == "" {
+		return "was unhealthy"
+	}
 	if reason == "" {
 		reason = fmt.Sprintf("exited %d after %s", t.ExitCode, seconds(t.FinishedAt.Sub(t.StartedAt)))
 	}

@@ -52,9 +52,13 @@ func (p *planner) retire(s *Service, t *Task, r retirement) {
 // uninterruptible wait ends late, and a signal may have got lost with an agent.
 const killAgain = 5 * time.Second
 
-// draining says that t has connections and time left.
+// idle is how long no connection of a draining task may have been used before
+// it is stopped: a request in flight, or about to be sent, is never met.
+const idle = 5 * time.Second
+
+// draining says that t has connections that are used, and time left.
 func (p *planner) draining(s *Service, t *Task) bool {
-	return !t.WithdrawnAt.IsZero() && t.Flows != 0 && p.now.Before(t.WithdrawnAt.Add(s.Drain))
+	return !t.WithdrawnAt.IsZero() && t.Flows != 0 && t.Idle < idle && p.now.Before(t.WithdrawnAt.Add(s.Drain))
 }
 
 // defaultGrace is Compose's stop_grace_period, for tasks whose service is no

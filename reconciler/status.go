@@ -29,6 +29,9 @@ type Status struct {
 	Replicas int
 	Updated  int // current tasks that run or completed
 	Ready    int // ready and published, of any version
+	// Available are the current ones that have been watched to the end
+	// (update_config.monitor).
+	Available int
 	Old      int // live tasks of another version or beyond the replicas
 	Reason   string
 	// Failures is the highest number of failures in a row among its tasks.

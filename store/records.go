@@ -140,7 +140,9 @@ type Task struct {
 	// has none.
 	Readiness string `json:"readiness,omitempty"`
 	Liveness  string `json:"liveness,omitempty"`
-	// ReadySince is when it became ready and has been without a break.
+	// ReadyAt is when it first became ready; ReadySince from when it has been
+	// without a break, zero: it is not ready.
+	ReadyAt    time.Time `json:"ready_at,omitzero"`
 	ReadySince time.Time `json:"ready_since,omitzero"`
 	// Listened says that it was seen listening on a port that it publishes.
 	Listened bool `json:"listened,omitempty"`
