@@ -137,13 +137,42 @@ func (r *serviceRow) settled() bool {
 // services nobody wants to read forty-nine that are as they were.
 func (r *serviceRow) untouched() bool { return r.Change == "unchanged" && r.settled() }
 
+// counts say how many tasks are new, ready, available and old; what goes
+// without saying is left out.
+func (r *serviceRow) counts() string {
+	text := fmt.Sprintf("%d of %d ready", r.Ready, r.Replicas)
+	if r.Old > 0 || r.Change == "replaced" {
+		text = fmt.Sprintf("%d of %d new, %d ready", r.Updated, r.Replicas, r.Ready)
+	}
+	if r.Available > 0 && r.Available < r.Ready {
+		text += fmt.Sprintf(", %d available", r.Available)
+	}
+	if r.Old > 0 {
+		text += fmt.Sprintf(", %d old", r.Old)
+	}
+	return text
+}
+
+// counting says that the line of the service is counts and a reason, which
+// then stand in columns.
+func (r *serviceRow) counting() bool {
+	switch r.Phase {
+	case api.PhaseStarting:
+		return true
+	case api.PhaseReady:
+		return !r.settled()
+	case api.PhaseStopping: // the old tasks of a service that goes on
+		return r.Updated > 0 && r.Old > 0
+	}
+	return false
+}
+
 // text is what the service's line says, without how long it took, and the
 // style of it.
 func (r *serviceRow) text() (string, Style) {
 	reason := Escape(r.Reason)
-	counts := fmt.Sprintf("%d of %d ready", r.Ready, r.Replicas)
-	if r.Old > 0 {
-		counts = fmt.Sprintf("%d of %d new, %d ready", r.Updated, r.Replicas, r.Ready)
+	if r.counting() {
+		return joinReason(r.counts(), reason), Plain
 	}
 	switch r.Phase {
 	case api.PhaseWaiting:
@@ -151,12 +180,7 @@ func (r *serviceRow) text() (string, Style) {
 			return "waiting", Dim
 		}
 		return reason, Dim
-	case api.PhaseStarting:
-		return joinReason(counts, reason), Plain
 	case api.PhaseReady:
-		if !r.settled() {
-			return joinReason(counts, reason), Plain
-		}
 		if r.Change == "" {
 			return "✓ ready", Good
 		}
@@ -175,9 +199,13 @@ func (r *serviceRow) text() (string, Style) {
 	return joinReason(Escape(r.Phase), reason), Dim
 }
 
-// line is text with the time: what it took, or has taken so far.
-func (r *serviceRow) line(now time.Time) (string, Style) {
+// line is text with the time: what it took, or has taken so far. Counts are
+// padded to columns, behind which the reason stands.
+func (r *serviceRow) line(now time.Time, columns int) (string, Style) {
 	text, style := r.text()
+	if r.counting() && r.Reason != "" {
+		text = pad(r.counts(), columns) + "  " + Escape(r.Reason)
+	}
 	switch {
 	case r.Elapsed <= 0, r.Change == "unchanged":
 	case r.settled():

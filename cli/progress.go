@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"time"
 
 	"berth/api"
@@ -77,17 +78,19 @@ func (p *plainProgress) Handle(news api.Progress) {
 			return
 		}
 		text, _ := row.text()
+		same := moving.ReplaceAllString(text, "N") // a log wants no line a second
 		if row.settled() {
-			text, _ = row.line(now)
+			text, _ = row.line(now, 0)
+			same = text
 		}
-		p.say(row.Service, text)
+		p.say(row.Service, text, same)
 	case news.Pull != nil:
 		row := p.board.pull(*news.Pull, now)
 		text := "pulling"
 		if row.over() {
 			text = row.text()
 		}
-		p.say(row.reference, text)
+		p.say(row.reference, text, text)
 	case news.Warning != "":
 		fmt.Fprintln(p.screen, "warning: "+Escape(news.Warning))
 	case news.Message != "":
@@ -95,11 +98,16 @@ func (p *plainProgress) Handle(news api.Progress) {
 	}
 }
 
-func (p *plainProgress) say(about, text string) {
-	if p.said[about] == text {
+// moving are the figures of a reason that change all the time.
+var moving = regexp.MustCompile(`\b[0-9.]+ (?:s|min|h|connections?)\b`)
+
+// say prints text unless what it means, same, was the last thing said about
+// its subject.
+func (p *plainProgress) say(about, text, same string) {
+	if p.said[about] == same {
 		return
 	}
-	p.said[about] = text
+	p.said[about] = same
 	fmt.Fprintf(p.screen, "%s: %s\n", Escape(about), text)
 }
 

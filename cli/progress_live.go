@@ -127,9 +127,12 @@ func (p *liveProgress) lines(now time.Time, cols, rows int) []string {
 	if p.board.title != "" {
 		head = append(head, p.screen.Paint(Bold, cut(p.board.title, cols)))
 	}
-	columns := 0
+	columns, counts := 0, 0
 	for _, s := range p.board.services {
 		columns = max(columns, width(Escape(s.Service)))
+		if s.counting() {
+			counts = max(counts, width(s.counts()))
+		}
 	}
 	for _, pull := range p.board.pulls {
 		line := "  " + cut(Escape(pull.reference)+"  "+pull.text(), cols-2)
@@ -146,7 +149,7 @@ func (p *liveProgress) lines(now time.Time, cols, rows int) []string {
 	}
 	var body []string
 	for _, s := range p.board.services {
-		text, style := s.line(now)
+		text, style := s.line(now, counts)
 		name := "  " + pad(Escape(s.Service), columns) + "  "
 		body = append(body, name+p.screen.Paint(style, cut(text, cols-width(name))))
 	}

@@ -51,7 +51,8 @@ func TestLive_Rollout_EachServiceSaysWhereItIs(t *testing.T) {
 	got := story(t, 80, 24, 4*time.Second,
 		api.Progress{Applied: &api.Applied{Stack: "shop", Revision: 8, Changed: true}},
 		service("db", api.PhaseReady, 1, 1, 1, 0, "replaced", "", 1900*time.Millisecond),
-		service("web", api.PhaseStarting, 3, 1, 3, 2, "replaced", "web-3: draining, 4 connections, 12 s left", 2*time.Second),
+		service("web", api.PhaseStarting, 3, 1, 3, 2, "replaced", "web-3: draining, 4 connections", 2*time.Second),
+		service("api", api.PhaseStarting, 2, 0, 0, 0, "created", "api-1 is being created", 0),
 		service("worker", api.PhaseWaiting, 1, 0, 0, 0, "created", "waits for db (healthy)", 0),
 		service("cache", api.PhaseReady, 1, 1, 1, 0, "unchanged", "", time.Second),
 		service("seed", api.PhaseCompleted, 1, 1, 0, 0, "created", "", 12400*time.Millisecond),
@@ -61,7 +62,8 @@ func TestLive_Rollout_EachServiceSaysWhereItIs(t *testing.T) {
 	)
 	compare(t, got, `shop: revision 8
   db      ✓ replaced in 1.9 s
-  web     1 of 3 new, 3 ready: web-3: draining, 4 connections, 12 s left  6 s
+  web     1 of 3 new, 3 ready, 2 old  web-3: draining, 4 connections  6 s
+  api     0 of 2 ready                api-1 is being created
   worker  waits for db (healthy)
   cache   ✓ unchanged
   seed    ✓ completed in 12 s
@@ -73,7 +75,33 @@ func TestLive_Rollout_EachServiceSaysWhereItIs(t *testing.T) {
 
 func TestLive_ReadyButStillDraining_IsNotSettled(t *testing.T) {
 	got := story(t, 80, 24, 0, service("web", api.PhaseReady, 2, 2, 2, 1, "replaced", "web-1: draining", time.Second))
-	compare(t, got, "  web  2 of 2 new, 2 ready: web-1: draining  1 s\n")
+	compare(t, got, "  web  2 of 2 new, 2 ready, 1 old  web-1: draining  1 s\n")
+}
+
+func TestLive_OldTasksOfAServiceThatGoesOn_AreCounted_AndThoseThatAreWatched(t *testing.T) {
+	draining := service("web", api.PhaseStopping, 3, 3, 3, 1, "replaced", "web-3: draining", 0)
+	draining.Service.Available = 1
+	watched := service("api", api.PhaseStarting, 2, 2, 2, 0, "replaced", "", 0)
+	got := story(t, 80, 24, 0, draining, watched,
+		service("off", api.PhaseStopping, 1, 0, 1, 0, "", "off-1 is stopping", 0))
+	compare(t, got, `  web  3 of 3 new, 3 ready, 1 available, 1 old  web-3: draining
+  api  2 of 2 new, 2 ready
+  off  stopping: off-1 is stopping
+`)
+}
+
+func TestPlain_AClockInTheReason_IsNoNews(t *testing.T) {
+	var out strings.Builder
+	p := newPlainProgress(Screen{Writer: &out})
+	for _, reason := range []string{
+		"web-3: draining, 4 connections, 12 s left", "web-3: draining, 1 connection, 9.8 s left",
+		"web-2: draining, 1 connection, 9.8 s left",
+	} {
+		p.Handle(service("web", api.PhaseStarting, 3, 1, 3, 2, "", reason, time.Second))
+	}
+	compare(t, out.String(), `web: 1 of 3 new, 3 ready, 2 old: web-3: draining, 4 connections, 12 s left
+web: 1 of 3 new, 3 ready, 2 old: web-2: draining, 1 connection, 9.8 s left
+`)
 }
 
 func TestLive_Pull_BarPerLayer_ThenOneLine(t *testing.T) {
