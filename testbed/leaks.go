@@ -35,13 +35,29 @@ const leakDeadline = 10 * time.Second
 func CheckLeaks(t testing.TB) {
 	t.Helper()
 	NeedKernel(t)
-	before := look(t)
+	left, err := Leaks()
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		left := await(before, func() state { return look(t) }, leakDeadline)
-		if len(left) > 0 {
-			t.Errorf("left after %s:\n  %s", t.Name(), strings.Join(left, "\n  "))
+		list, err := left()
+		if err != nil {
+			t.Error(err)
+		}
+		if len(list) > 0 {
+			t.Errorf("left after %s:\n  %s", t.Name(), strings.Join(list, "\n  "))
 		}
 	})
+}
+
+// Leaks is CheckLeaks for a program that is not a test: it looks now, and what
+// it returns looks again and lists what is left.
+func Leaks() (left func() ([]string, error), err error) {
+	before, err := look()
+	if err != nil {
+		return nil, err
+	}
+	return func() ([]string, error) { return await(before, look, leakDeadline) }, nil
 }
 
 // state is a look at the machine: each thing, and what else is known of it.
@@ -71,12 +87,15 @@ func (before state) diff(now state) []string {
 
 // await looks until nothing differs, and returns what differed all the time:
 // what comes and goes is somebody else's.
-func await(before state, look func() state, limit time.Duration) []string {
+func await(before state, look func() (state, error), limit time.Duration) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	now := look()
+	now, err := look()
+	if err != nil {
+		return nil, err
+	}
 	left := before.diff(now)
 	for len(left) > 0 {
 		select {
@@ -84,18 +103,19 @@ func await(before state, look func() state, limit time.Duration) []string {
 			for i, line := range left {
 				left[i] = strings.TrimSpace(line + " " + now[strings.TrimPrefix(line, "+ ")])
 			}
-			return left
+			return left, nil
 		case <-tick.C:
 		}
-		now = look()
+		if now, err = look(); err != nil {
+			return nil, err
+		}
 		still := before.diff(now)
 		left = slices.DeleteFunc(left, func(s string) bool { return !slices.Contains(still, s) })
 	}
-	return nil
+	return nil, nil
 }
 
-func look(t testing.TB) state {
-	t.Helper()
+func look() (state, error) {
 	s := state{}
 	ours := map[int]bool{}
 	for _, p := range descendants(os.Getppid()) {
@@ -106,7 +126,7 @@ func look(t testing.TB) state {
 	}
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
-		t.Fatalf("look at mounts: %v", err)
+		return nil, fmt.Errorf("look at mounts: %w", err)
 	}
 	for _, m := range mounts {
 		s[fmt.Sprintf("mount %s (%s)", m.Mountpoint, m.FSType)] = ""
@@ -119,7 +139,7 @@ func look(t testing.TB) state {
 	}
 	links, err := netlink.LinkList()
 	if err != nil {
-		t.Fatalf("look at links: %v", err)
+		return nil, fmt.Errorf("look at links: %w", err)
 	}
 	for _, l := range links {
 		s[fmt.Sprintf("link %s (%s)", l.Attrs().Name, l.Type())] = ""
@@ -133,16 +153,19 @@ func look(t testing.TB) state {
 		"address":   {"ip", "-o", "address"},
 		"neighbour": {"ip", "neighbour", "show", "nud", "permanent"},
 	} {
-		for _, line := range output(t, args...) {
+		lines, err := output(args...)
+		if err != nil {
+			return nil, err
+		}
+		for _, line := range lines {
 			s[kind+" "+line] = ""
 		}
 	}
 	maps.Copy(s, cgroups(ours))
-	return s
+	return s, nil
 }
 
-func output(t testing.TB, args ...string) []string {
-	t.Helper()
+func output(args ...string) ([]string, error) {
 	var stderr bytes.Buffer
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stderr = &stderr
@@ -150,9 +173,9 @@ func output(t testing.TB, args ...string) []string {
 	if err != nil {
 		// A family without a single table is an error to ip.
 		if strings.Contains(stderr.String(), "table does not exist") {
-			return nil
+			return nil, nil
 		}
-		t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, stderr.String())
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, stderr.String())
 	}
 	var lines []string
 	for line := range strings.Lines(string(out)) {
@@ -160,7 +183,7 @@ func output(t testing.TB, args ...string) []string {
 			lines = append(lines, line)
 		}
 	}
-	return lines
+	return lines, nil
 }
 
 // cgroups lists those below a parent named berth*, in every hierarchy, that

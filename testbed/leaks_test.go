@@ -37,17 +37,35 @@ func TestLook_NamesWhatATestLeaves(t *testing.T) {
 		{"cgroup", leakCgroup, "+ cgroup /sys/fs/cgroup/pids/berth-leaks"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := look(t)
+			before := lookNow(t)
 			undo := c.leak(t)
-			if got := strings.Join(before.diff(look(t)), "\n"); !strings.Contains(got, c.want) {
+			if got := strings.Join(before.diff(lookNow(t)), "\n"); !strings.Contains(got, c.want) {
 				t.Errorf("found %q, want %q in it", got, c.want)
 			}
 			undo()
-			if left := await(before, func() state { return look(t) }, leakDeadline); len(left) > 0 {
+			if left := awaitAll(t, before, look, leakDeadline); len(left) > 0 {
 				t.Errorf("still there after it was removed: %q", left)
 			}
 		})
 	}
+}
+
+func lookNow(t *testing.T) state {
+	t.Helper()
+	s, err := look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func awaitAll(t *testing.T, before state, look func() (state, error), limit time.Duration) []string {
+	t.Helper()
+	left, err := await(before, look, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
 }
 
 func TestCheckLeaks_CleanTest_Passes(t *testing.T) {
@@ -66,18 +84,18 @@ func TestDiff_WhatATestTookAway_CountsToo(t *testing.T) {
 
 func TestAwait_WhatComesAndGoes_IsNotALeak(t *testing.T) {
 	n := 0
-	flicker := func() state {
+	flicker := func() (state, error) {
 		n++
-		return state{fmt.Sprintf("cgroup of somebody else %d", n): ""}
+		return state{fmt.Sprintf("cgroup of somebody else %d", n): ""}, nil
 	}
-	if left := await(state{}, flicker, time.Second); len(left) > 0 {
+	if left := awaitAll(t, state{}, flicker, time.Second); len(left) > 0 {
 		t.Errorf("reported %q", left)
 	}
 }
 
 func TestAwait_WhatStays_IsReportedAtTheDeadline(t *testing.T) {
-	stays := func() state { return state{"link br0 (bridge)": ""} }
-	left := await(state{}, stays, 300*time.Millisecond)
+	stays := func() (state, error) { return state{"link br0 (bridge)": ""}, nil }
+	left := awaitAll(t, state{}, stays, 300*time.Millisecond)
 	if len(left) != 1 || left[0] != "+ link br0 (bridge)" {
 		t.Errorf("reported %q", left)
 	}
@@ -85,14 +103,14 @@ func TestAwait_WhatStays_IsReportedAtTheDeadline(t *testing.T) {
 
 func TestAwait_ProcessThatExecs_IsStillTheSame(t *testing.T) {
 	names := []string{"(sh)", "(setsid)", "(sleep)"}
-	look := func() state {
+	look := func() (state, error) {
 		name := names[0]
 		if len(names) > 1 {
 			names = names[1:]
 		}
-		return state{"process 7": name}
+		return state{"process 7": name}, nil
 	}
-	left := await(state{}, look, 500*time.Millisecond)
+	left := awaitAll(t, state{}, look, 500*time.Millisecond)
 	if len(left) != 1 || left[0] != "+ process 7 (sleep)" {
 		t.Errorf("reported %q", left)
 	}
