@@ -23,6 +23,12 @@ func (a *Agent) do(ctx context.Context, plan *reconciler.Plan, act reconciler.Ac
 		return a.removeNetwork(ctx, act.Target)
 	case reconciler.RemoveStack:
 		return a.removeStack(ctx, act.Target)
+	case reconciler.RollBack:
+		return a.rollBackFrom(ctx, act.Target, plan.Revision, act.Cause)
+	case reconciler.PauseRollout:
+		return a.pauseRollout(act.Target, plan.Revision, act.Cause)
+	case reconciler.CompleteRollout:
+		return a.completeRollout(act.Target, plan.Revision)
 	}
 	t := a.w.task(act.Target)
 	if t == nil {
@@ -160,6 +166,11 @@ func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
 		next := *cur
 		next.State, next.Endpoints, next.Rotation, next.Published = store.StateRemoved, nil, false, false
 		c.putTask(next)
+		if r := c.w.revisions[t.Stack]; r != nil {
+			if _, still := r.Stack.Services[t.Service]; !still {
+				a.dropVIPs(c, t.Stack, &r.Stack)
+			}
+		}
 		var kept []*store.Task
 		for _, o := range c.w.tasks {
 			if o.Stack == t.Stack && o.Service == t.Service && o.Slot == t.Slot && o.State == store.StateRemoved {

@@ -29,6 +29,7 @@ type Agent struct {
 	db      store.Backend
 	w       *world
 	node    string
+	meminfo string // path
 	started time.Time
 
 	images     Images
@@ -43,6 +44,7 @@ type Agent struct {
 	flows   *flows
 	listens *listeners
 	events  *events
+	holds   *holds
 	ensured ensured
 	ports   *ports
 	applies *applies
@@ -126,6 +128,7 @@ func (a *Agent) open(ctx context.Context) error {
 // assemble reads the records and makes what works on the opened parts.
 func (a *Agent) assemble() error {
 	a.node, _ = os.Hostname()
+	a.meminfo = "/proc/meminfo"
 	var err error
 	if a.w, err = openWorld(a.db); err != nil {
 		return err
@@ -137,6 +140,7 @@ func (a *Agent) assemble() error {
 	a.ports = newPorts()
 	a.applies = newApplies()
 	a.flows = newFlows(a)
+	a.holds = newHolds(a)
 	a.listens = newListeners(a)
 	a.probes = newProbes(a)
 	a.traffic = newTraffic(a)

@@ -73,17 +73,31 @@ func (a *Agent) apply(ctx context.Context, req *api.ApplyRequest, report func(ap
 		return nil, err
 	}
 	defer release()
+	a.contents.RLock()
+	defer a.contents.RUnlock()
+	for {
+		applied, err := a.applyOnce(ctx, req, report)
+		if !errors.Is(err, errMoved) {
+			return applied, err
+		}
+		// A rollout ended or went back meanwhile; what was pulled is here.
+	}
+}
+
+func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report func(api.Progress)) (*api.Applied, error) {
+	st := &req.Stack
 	cur, rev := a.w.stack(st.Name)
 	if err := a.expected(req, cur); err != nil {
 		return nil, err
 	}
-	a.contents.RLock()
-	defer a.contents.RUnlock()
-	next, err := a.resolve(ctx, req, rev, report)
+	next, err := a.resolve(ctx, req, cur, rev, report)
 	if err != nil {
 		return nil, err
 	}
 	record := nextStack(req, cur, rev, next)
+	if done, err := a.changeCanary(ctx, req, cur, rev, next); done || err != nil {
+		return &api.Applied{Stack: st.Name, Revision: rev.Number}, err
+	}
 	if rev != nil && !req.ForceRecreate && !req.RenewVolumes && sameRevision(rev, next) && sameRecord(cur, &record) {
 		if !req.NoStart && a.retryFailed(st.Name, req.Services) {
 			a.loop.settle(ctx) // or the old verdict would be taken for the new
@@ -93,12 +107,18 @@ func (a *Agent) apply(ctx context.Context, req *api.ApplyRequest, report func(ap
 	if err := a.checkStack(next); err != nil {
 		return nil, err
 	}
+	if err := a.checkMemory(req, cur, rev, next, &record, report); err != nil {
+		return nil, err
+	}
+	if err := a.expectedPlan(req, cur, rev, next, &record); err != nil {
+		return nil, err
+	}
 	chosen, err := a.ports.hold(st.Name, &next.Stack, record.Ports)
 	if err != nil {
 		return nil, err
 	}
 	record.Ports = chosen
-	if err := a.commitRevision(&record, next); err != nil {
+	if err := a.commitRevision(req, &record, cur, rev, next); err != nil {
 		if rev != nil {
 			a.ports.keep(st.Name, &rev.Stack, cur.Ports)
 		} else {
@@ -143,10 +163,10 @@ func (a *Agent) expected(req *api.ApplyRequest, cur *store.Stack) error {
 // resolve turns the request into the next revision: contents become digests,
 // references become digests, services that the request leaves out stay as
 // they are.
-func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, rev *store.Revision, report func(api.Progress)) (*store.Revision, error) {
+func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, cur *store.Stack, rev *store.Revision, report func(api.Progress)) (*store.Revision, error) {
 	next := &store.Revision{Number: 1, Stack: req.Stack, Created: time.Now(), Actor: req.Actor, Digests: map[string]string{}}
 	if rev != nil {
-		next.Number = rev.Number + 1
+		next.Number = cur.Newest + 1
 	}
 	st := &next.Stack
 	st.Services = maps.Clone(st.Services)
@@ -174,6 +194,7 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, rev *store.R
 	if err := a.pullAll(ctx, req, next, report); err != nil {
 		return nil, err
 	}
+	next.Runs = runs(a.w.view(), rev, next)
 	return next, nil
 }
 
@@ -403,7 +424,7 @@ func nextStack(req *api.ApplyRequest, cur *store.Stack, rev, next *store.Revisio
 			}
 		}
 	}
-	out.Revision = next.Number
+	out.Revision, out.Newest = next.Number, next.Number
 	out.StopTimeout, out.StopTimeoutAll = req.StopTimeout, req.StopTimeout != nil
 	return out
 }
@@ -471,34 +492,42 @@ func (a *Agent) checkStack(r *store.Revision) error {
 	return errs.ErrorOrNil()
 }
 
-// commitRevision makes the revision the wanted one, with the networks and
-// virtual addresses that it needs, in one transaction.
-func (a *Agent) commitRevision(s *store.Stack, r *store.Revision) error {
+// commitRevision makes the revision the wanted one and begins its rollout, with
+// the networks and virtual addresses that it needs, in one transaction.
+func (a *Agent) commitRevision(req *api.ApplyRequest, s, cur *store.Stack, rev, next *store.Revision) error {
 	return a.w.commit(func(c *change) error {
-		for _, key := range sortedKeys(r.Stack.Networks) {
-			n := r.Stack.Networks[key]
-			if n.External || !usedNetwork(&r.Stack, key) {
-				continue
-			}
-			if err := a.recordNetwork(c, s.Name, n); err != nil {
-				return placed(&r.Stack, "networks."+key, err)
-			}
+		if c.w.stacks[s.Name] != cur {
+			return errMoved
 		}
-		if err := a.giveVIPs(c, s.Name, &r.Stack); err != nil {
+		if err := a.resources(c, s, next); err != nil {
 			return err
 		}
-		c.putStack(*s)
-		c.putRevision(s.Name, *r)
-		if r.Number > keptRevisions {
-			c.dropRevision(s.Name, r.Number-keptRevisions)
+		a.beginRollout(c, s, cur, rev, next, req.Actor)
+		if req.Canary != nil {
+			if err := startCanary(s.Rollout, req.Canary, s, next); err != nil {
+				return err
+			}
 		}
+		c.putStack(*s)
+		c.putRevision(s.Name, *next)
+		c.prune(s.Name, s.Stable)
 		return nil
 	})
 }
 
-// keptRevisions is how many revisions of a stack are kept, the newest
-// included (DESIGN.md, Rollout).
-const keptRevisions = 5
+// resources puts the networks and virtual addresses that r needs into c.
+func (a *Agent) resources(c *change, s *store.Stack, r *store.Revision) error {
+	for _, key := range sortedKeys(r.Stack.Networks) {
+		n := r.Stack.Networks[key]
+		if n.External || !usedNetwork(&r.Stack, key) {
+			continue
+		}
+		if err := a.recordNetwork(c, s.Name, n); err != nil {
+			return placed(&r.Stack, "networks."+key, err)
+		}
+	}
+	return a.giveVIPs(c, s.Name, &r.Stack)
+}
 
 func usedNetwork(st *spec.Stack, key string) bool {
 	for _, s := range st.Services {

@@ -10,16 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"berth/api"
 	"berth/reconciler"
 	"berth/spec"
 	"berth/store"
-)
-
-// Defaults of a rollout for a silent file (DESIGN.md, Rollout).
-const (
-	defaultGrace       = 10 * time.Second
-	defaultDrain       = 30 * time.Second
-	defaultParallelism = 1
 )
 
 // identity gives what the hash of a service covers beside its own fields.
@@ -50,8 +44,8 @@ func identity(v view, r *store.Revision, service string) spec.Identity {
 }
 
 // keys gives the key of a current task for each service: its hash, the number
-// of its explicit restarts, and the keys of the services whose replacement
-// restarts it (depends_on.restart).
+// of its explicit restarts, the keys of the services whose replacement restarts
+// it (depends_on.restart), and for a one-shot the revision in which it runs.
 func keys(v view, s *store.Stack, r *store.Revision) map[string]string {
 	out := map[string]string{}
 	var key func(name string, seen []string) string
@@ -62,6 +56,9 @@ func keys(v view, s *store.Stack, r *store.Revision) map[string]string {
 		svc := r.Stack.Services[name]
 		k := spec.Hash(&svc, identity(v, r, name))
 		var more []string
+		if svc.OneShot {
+			more = append(more, fmt.Sprintf("run %d", r.Runs[name]))
+		}
 		if e := s.Epochs[name]; e > 0 {
 			more = append(more, fmt.Sprintf("epoch %d", e))
 		}
@@ -146,9 +143,10 @@ func (a *Agent) imageVolumes(digest string) []string {
 // desired is what the planner shall reach for one stack.
 func (a *Agent) desired(v view, s *store.Stack, r *store.Revision) reconciler.Stack {
 	out := reconciler.Stack{
-		Name: s.Name, Revision: r.Number, Removing: s.Removing != nil,
+		Name: s.Name, Revision: r.Number, Removing: s.Removing != nil, Rollout: rolloutOf(s),
 		Services: map[string]reconciler.Service{},
 	}
+	back := out.Rollout != nil && out.Rollout.State >= reconciler.RollingBack
 	for _, n := range r.Stack.Networks {
 		if !n.External {
 			out.Networks = append(out.Networks, n.Name)
@@ -158,12 +156,10 @@ func (a *Agent) desired(v view, s *store.Stack, r *store.Revision) reconciler.St
 	for name, svc := range r.Stack.Services {
 		e := reconciler.Service{
 			Name: name, Key: d.keys[name], InPlace: d.inPlace[name], Replicas: svc.Replicas,
-			Order: d.orders[name], Update: reconciler.Update{Parallelism: defaultParallelism},
+			Order: d.orders[name], Update: updateOf(&svc, back), MinReady: svc.MinReady, Deadline: d.deadlines[name],
 			DependsOn: svc.DependsOn, Restart: svc.Restart, OneShot: svc.OneShot,
-			Stopped: s.Stopped[name], Drain: defaultDrain, Grace: grace(s, &svc),
-		}
-		if u := svc.Update; u != nil && u.Parallelism != nil {
-			e.Update.Parallelism = *u.Parallelism
+			Completed: slices.Contains(s.Completed[name], d.keys[name]),
+			Stopped:   s.Stopped[name], Drain: drain(&svc), Grace: grace(s, &svc),
 		}
 		if parent, ok := strings.CutPrefix(svc.NetworkMode, "service:"); ok {
 			e.SharesNetwork = parent
@@ -174,6 +170,31 @@ func (a *Agent) desired(v view, s *store.Stack, r *store.Revision) reconciler.St
 		out.Services[name] = e
 	}
 	return out
+}
+
+// drain is how long a withdrawn task of s may finish its connections.
+func drain(s *spec.Service) time.Duration {
+	if s.Drain != nil {
+		return *s.Drain
+	}
+	return defaultDrain
+}
+
+// leastDeadline is how long a task may at least take to become ready
+// (DESIGN.md, Rollout).
+const leastDeadline = 120 * time.Second
+
+// deadline is how long a task of s may take to become ready: as long as its
+// health test may rightly take, and a minute.
+func (a *Agent) deadline(s *spec.Service, digest string) time.Duration {
+	if s.ProgressDeadline > 0 {
+		return s.ProgressDeadline
+	}
+	d := leastDeadline
+	if c := a.healthcheck(&store.Task{Digest: digest, Spec: *s}); c != nil {
+		d = max(d, c.startPeriod+time.Duration(c.retries)*c.interval+time.Minute)
+	}
+	return d
 }
 
 func grace(st *store.Stack, s *spec.Service) time.Duration {
@@ -196,6 +217,8 @@ type derived struct {
 	keys     map[string]string
 	inPlace  map[string]string
 	orders   map[string]reconciler.Order
+	// deadlines are how long a task may take to become ready.
+	deadlines map[string]time.Duration
 }
 
 // derive computes keys and orders once per revision and network identity.
@@ -215,11 +238,17 @@ func (a *Agent) derive(v view, s *store.Stack, r *store.Revision) *derived {
 	}
 	d := &derived{
 		revision: r, stack: s, networks: networks, keys: keys(v, s, r),
-		inPlace: map[string]string{}, orders: map[string]reconciler.Order{},
+		inPlace: map[string]string{}, orders: map[string]reconciler.Order{}, deadlines: map[string]time.Duration{},
 	}
 	for name, svc := range r.Stack.Services {
 		d.inPlace[name] = inPlace(&svc)
 		d.orders[name], _ = a.order(&r.Stack, &svc, r.Digests[name])
+		if underWay(s.Rollout) && s.Rollout.State == api.RolloutRollingBack && svc.Rollback != nil && svc.Rollback.Order != "" {
+			back := svc
+			back.Update = svc.Rollback
+			d.orders[name], _ = a.order(&r.Stack, &back, r.Digests[name])
+		}
+		d.deadlines[name] = a.deadline(&svc, r.Digests[name])
 	}
 	a.derivedOf[s.Name] = d
 	return d
@@ -243,6 +272,10 @@ func (a *Agent) observed(v view, s *store.Stack, r *store.Revision) reconciler.O
 		}
 		seen, own := a.observeTask(t), grace(s, &t.Spec)
 		seen.Grace = &own
+		if _, still := r.Stack.Services[t.Service]; !still {
+			order, _ := a.order(&r.Stack, &t.Spec, t.Digest)
+			seen.Exclusive = order == reconciler.StopFirst
+		}
 		o.Tasks = append(o.Tasks, seen)
 	}
 	for name, n := range v.networks {
@@ -275,10 +308,10 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		Published: t.Published, Exposed: t.Rotation, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
 		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
-		Unstartable: t.Unstartable, Retry: t.Retry, LastLine: t.LastLine,
+		Unstartable: t.Unstartable, Retry: t.Retry, LastLine: t.LastLine, ReadyAt: t.ReadyAt, ReadySince: t.ReadySince,
 	}
 	if len(t.Endpoints) > 0 { // else it has no address that connections lead to
-		out.Flows = a.flows.count(t.ID)
+		out.Flows, out.Idle = a.flows.count(t.ID)
 	}
 	switch t.State {
 	case store.StatePending:
@@ -290,18 +323,17 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	default:
 		out.State = reconciler.TaskExited
 	}
-	out.Checked = t.Health != ""
-	out.Healthy = t.Health == healthy
-	// A task that served before it got a test serves on until that fails.
-	passes := !out.Checked || out.Healthy || t.Health == starting && t.Published
-	listens := a.listens.ready(t)
-	out.Ready = out.State == reconciler.TaskRunning && passes && listens
+	out.Checked, out.Healthy = t.Health != "", t.Health == healthy
+	out.Unhealthy = a.unhealthy(t)
+	ready, reason := a.readiness(t)
+	out.ReadyAt = t.ReadyAt
 	switch {
-	case out.State != reconciler.TaskRunning:
-	case !passes:
-		out.Reason = a.probes.reason(t.ID)
-	case !listens:
-		out.Reason = "it does not listen on its ports yet"
+	case ready && t.ReadySince.IsZero():
+		out.Reason = "it becomes ready" // the next pass knows since when
+	case ready:
+		out.Ready, out.ReadySince, out.Reason = true, t.ReadySince, ""
+	case out.State == reconciler.TaskRunning:
+		out.Reason = reason
 	}
 	return out
 }

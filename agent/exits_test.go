@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"berth/api"
+	"berth/overlaynet"
 	"berth/runtime"
 	"berth/spec"
 	"berth/store"
@@ -194,7 +195,7 @@ func TestReplace_ATaskWithConnections_DrainsFirst(t *testing.T) {
 	simulate(t, func(b *bench) {
 		b.up(stackOf("shop", service("web", "web:1")))
 		addr := b.w.task(b.id("web/1.1")).Endpoints[0].IPv4
-		b.networks.flows[addr] = 2
+		b.networks.flows[addr] = overlaynet.Flow{Count: 2}
 		b.calls.reset()
 		_, _, err := b.tryUp(stackOf("shop", service("web", "web:2")), func(r *api.ApplyRequest) { r.Wait = false })
 		if err != nil {
@@ -203,7 +204,7 @@ func TestReplace_ATaskWithConnections_DrainsFirst(t *testing.T) {
 		b.pass(5 * time.Second)
 		b.expectTasks("web/1.1 running", "web/1.2 running published")
 		b.networks.mu.Lock()
-		b.networks.flows[addr] = 0
+		b.networks.flows[addr] = overlaynet.Flow{}
 		b.networks.mu.Unlock()
 		b.pass(time.Second)
 		b.expectTasks("web/1.2 running published")

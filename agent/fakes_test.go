@@ -511,14 +511,14 @@ type fakeNetworks struct {
 	bridges map[string]bool
 	netns   map[string][]overlaynet.Endpoint
 	rules   overlaynet.Rules
-	flows   map[netip.Addr]int
+	flows   map[netip.Addr]overlaynet.Flow
 	syncs   int
 }
 
 func newFakeNetworks(c *calls) *fakeNetworks {
 	return &fakeNetworks{
 		calls: c, changed: make(chan struct{}, 1), names: map[string]string{}, bridges: map[string]bool{},
-		netns: map[string][]overlaynet.Endpoint{}, flows: map[netip.Addr]int{},
+		netns: map[string][]overlaynet.Endpoint{}, flows: map[netip.Addr]overlaynet.Flow{},
 	}
 }
 
@@ -665,10 +665,10 @@ func (f *fakeNetworks) Sweep(_ context.Context, networkIDs, taskIDs map[string]b
 
 func (f *fakeNetworks) Bridge(id string) string { return "bt-" + id[:4] }
 
-func (f *fakeNetworks) Flows(_ context.Context, addrs []netip.Addr) (map[netip.Addr]int, error) {
+func (f *fakeNetworks) Flows(_ context.Context, addrs []netip.Addr) (map[netip.Addr]overlaynet.Flow, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := map[netip.Addr]int{}
+	out := map[netip.Addr]overlaynet.Flow{}
 	for _, a := range addrs {
 		out[a] = f.flows[a]
 	}

@@ -5,32 +5,38 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"berth/overlaynet"
 )
 
 // flowsEvery is how often the connections of draining tasks are counted.
 const flowsEvery = 250 * time.Millisecond
 
+// flowsIdle is the idleness whose coming and going the loop is told of.
+const flowsIdle = 5 * time.Second
+
 // flows counts the connections of tasks that were withdrawn and drain.
 type flows struct {
 	a        *Agent
 	mu       sync.Mutex
-	counts   map[string]int
+	counts   map[string]overlaynet.Flow
 	draining map[string][]netip.Addr
 	running  bool
 }
 
 func newFlows(a *Agent) *flows {
-	return &flows{a: a, counts: map[string]int{}, draining: map[string][]netip.Addr{}}
+	return &flows{a: a, counts: map[string]overlaynet.Flow{}, draining: map[string][]netip.Addr{}}
 }
 
-// count is the number of connections of a task; -1: not counted yet.
-func (f *flows) count(id string) int {
+// count is the number of connections of a task, and the time since the last
+// packet on any of them; -1: not counted yet.
+func (f *flows) count(id string) (n int, idle time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n, ok := f.counts[id]; ok {
-		return n
+	if c, ok := f.counts[id]; ok {
+		return c.Count, c.Idle
 	}
-	return -1
+	return -1, 0
 }
 
 // sync chooses whom to count and starts counting if there is anybody; counting
@@ -57,18 +63,24 @@ func (f *flows) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 	}
 }
 
-// note keeps the counts and says whether any is new.
-func (f *flows) note(of map[string][]netip.Addr, got map[netip.Addr]int) (changed bool) {
+// note keeps the counts and says whether any is new, or idle where it was not.
+func (f *flows) note(of map[string][]netip.Addr, got map[netip.Addr]overlaynet.Flow) (changed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, list := range of {
-		n := 0
+		var now overlaynet.Flow
 		for _, a := range list {
-			n += got[a]
+			switch one := got[a]; {
+			case one.Count == 0:
+			case now.Count == 0:
+				now = one
+			default:
+				now = overlaynet.Flow{Count: now.Count + one.Count, Idle: min(now.Idle, one.Idle)}
+			}
 		}
 		before, known := f.counts[id]
-		changed = changed || !known || before != n
-		f.counts[id] = n
+		changed = changed || !known || before.Count != now.Count || (before.Idle >= flowsIdle) != (now.Idle >= flowsIdle)
+		f.counts[id] = now
 	}
 	return changed
 }

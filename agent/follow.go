@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"berth/api"
@@ -10,59 +12,45 @@ import (
 	"berth/store"
 )
 
-// leastDeadline is how long a stack may at least go without any progress before
-// it is said not to become ready (DESIGN.md, Rollout).
-const leastDeadline = 120 * time.Second
-
-// deadline is leastDeadline, or longer if a health test of the services, or the
-// end of one of their tasks, may rightly take longer.
-func (a *Agent) deadline(s *store.Stack, r *store.Revision, w *watcher) time.Duration {
+// patience is how long a rollout that a client follows may go on without any
+// progress, as the client sees it: longer than the planner's own deadlines, so
+// that it is the one to decide where it can.
+func (a *Agent) patience(s *store.Stack, r *store.Revision, w *watcher) time.Duration {
 	d := leastDeadline
 	for name, svc := range r.Stack.Services {
-		if !w.cares(name) {
-			continue
-		}
-		d = max(d, grace(s, &svc)+defaultDrain+time.Minute)
-		c := a.healthcheck(&store.Task{Digest: r.Digests[name], Spec: svc})
-		if c != nil {
-			d = max(d, c.startPeriod+time.Duration(c.retries)*c.interval+time.Minute)
+		if w.cares(name) {
+			u := updateOf(&svc, false)
+			d = max(d, a.deadline(&svc, r.Digests[name]), grace(s, &svc)+drain(&svc)+u.Monitor+u.Delay+svc.MinReady+time.Minute)
 		}
 	}
-	return d
+	return d + 5*time.Second
 }
 
 // follow reports the services of a stack until each wanted one is ready,
-// completed, or has failed. services empty means all. It only watches: when
-// ctx ends the rollout goes on.
+// completed, or has failed, and the rollout to revision has ended or waits for
+// the user. services empty means all. It only watches: when ctx ends the
+// rollout goes on.
 func (a *Agent) follow(ctx context.Context, stack string, revision uint64, services []string, report func(api.Progress)) (*api.Done, error) {
 	watch := newWatcher(a, services)
 	limit := leastDeadline
 	if s, r := a.w.stack(stack); s != nil {
-		limit = a.deadline(s, r, watch)
+		limit = a.patience(s, r, watch)
 	}
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	for {
 		plan, changed := a.loop.plan(stack)
 		s, r := a.w.stack(stack)
-		var young time.Duration
-		switch {
-		case s == nil || s.Removing != nil:
-			return &api.Done{Outcome: api.OutcomeSuperseded, Detail: "the stack is being removed"}, nil
-		case r.Number > revision:
-			return &api.Done{Outcome: api.OutcomeSuperseded, Detail: fmt.Sprintf("revision %d took over", r.Number)}, nil
+		done, moved := watch.look(plan, s, r, revision, report)
+		if moved {
+			deadline.Reset(limit)
 		}
-		if plan != nil && plan.Revision == revision {
-			if watch.report(plan, r, report) {
-				deadline.Reset(limit)
-			}
-			done := watch.outcome(plan)
-			if done != nil && done.Outcome == api.OutcomeDone {
-				young = a.youngest(stack, watch)
-			}
-			if done != nil && young <= 0 {
-				return done, nil
-			}
+		var young time.Duration
+		if done != nil && done.Outcome == api.OutcomeDone {
+			young = a.youngest(stack, watch)
+		}
+		if done != nil && young <= 0 {
+			return done, nil
 		}
 		var later <-chan time.Time
 		if young > 0 {
@@ -80,6 +68,52 @@ func (a *Agent) follow(ctx context.Context, stack string, revision uint64, servi
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// look reports what is new and says how the rollout to revision ended; nil: it
+// goes on.
+func (w *watcher) look(plan *reconciler.Plan, s *store.Stack, r *store.Revision, revision uint64, report func(api.Progress)) (done *api.Done, moved bool) {
+	switch {
+	case s == nil || s.Removing != nil:
+		return &api.Done{Outcome: api.OutcomeSuperseded, Detail: "the stack is being removed"}, false
+	case s.Revision != revision && (s.Rollout == nil || s.Rollout.Failed != revision):
+		return &api.Done{Outcome: api.OutcomeSuperseded, Detail: fmt.Sprintf("revision %d took over", r.Number)}, false
+	}
+	if plan != nil && plan.Revision == r.Number {
+		moved = w.report(plan, r, report)
+	}
+	if s.Revision != revision {
+		return w.wentBack(s, revision), moved
+	}
+	if plan == nil || plan.Revision != revision {
+		return nil, moved
+	}
+	return w.outcome(plan, s), moved
+}
+
+// wentBack is how the rollback ended that left revision.
+func (w *watcher) wentBack(s *store.Stack, revision uint64) *api.Done {
+	r := s.Rollout
+	hint := fmt.Sprintf("berth logs --revision %d", revision)
+	if service, _, found := strings.Cut(r.Reason, " of revision "); found {
+		if dash := strings.LastIndexByte(service, '-'); dash > 0 {
+			hint = fmt.Sprintf("berth logs %s --revision %d", service[:dash], revision)
+		}
+	}
+	switch r.State {
+	case api.RolloutRolledBack:
+		took := r.Ended.Sub(r.Started).Seconds()
+		return &api.Done{
+			Outcome: api.OutcomeRolledBack, Hint: hint,
+			Detail: fmt.Sprintf("%s\nrolled back to revision %d in %.1f s", r.Reason, r.Revision, took),
+		}
+	case api.RolloutRollbackPaused:
+		return &api.Done{
+			Outcome: api.OutcomeFailed, Hint: "see `berth rollout status`; then `berth rollout resume`, or `berth up` with a better file",
+			Detail: "the rollback met a failure, too: " + r.Reason,
+		}
+	}
+	return nil
 }
 
 // proof is how long a task without a healthcheck must have run before a
@@ -176,7 +210,56 @@ func (w *watcher) note(cur *api.ServiceStatus, st reconciler.Status) {
 }
 
 // outcome is nil while something may still change for the better.
-func (w *watcher) outcome(plan *reconciler.Plan) *api.Done {
+func (w *watcher) outcome(plan *reconciler.Plan, s *store.Stack) *api.Done {
+	if r := s.Rollout; underWay(r) {
+		switch {
+		case r.State == api.RolloutPaused || r.State == api.RolloutRollbackPaused:
+			return &api.Done{
+				Outcome: api.OutcomePaused, Detail: r.Reason,
+				Hint: "`berth rollout resume` goes on, `berth rollout undo` goes back",
+			}
+		case r.State == api.RolloutCanary:
+			return w.canaryOutcome(plan, r)
+		case slices.ContainsFunc(plan.Actions, func(a reconciler.Action) bool {
+			return a.Kind == reconciler.RollBack || a.Kind == reconciler.PauseRollout
+		}):
+			return nil // decided, and not done yet
+		case r.From != 0 && w.touches(r):
+			// New tasks are watched for a while: only then it is done.
+			if done := w.serviceOutcome(plan); done != nil && done.Outcome != api.OutcomeDone {
+				return done
+			}
+			return nil
+		}
+	}
+	return w.serviceOutcome(plan)
+}
+
+// touches says that the rollout replaces a service that the client waits for.
+func (w *watcher) touches(r *store.Rollout) bool {
+	for name := range r.Touched {
+		if w.cares(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// canaryOutcome is done when the new task takes its part of the traffic.
+func (w *watcher) canaryOutcome(plan *reconciler.Plan, r *store.Rollout) *api.Done {
+	for _, st := range plan.Services {
+		if st.Service == r.Canary.Service && st.Fresh > 0 {
+			return &api.Done{
+				Outcome: api.OutcomeDone,
+				Detail:  fmt.Sprintf("%d%% of the new connections to %s go to revision %d", r.Canary.Percent, r.Canary.Service, r.Revision),
+				Hint:    fmt.Sprintf("`berth canary %s promote` goes on, `berth canary %s abort` goes back", r.Canary.Service, r.Canary.Service),
+			}
+		}
+	}
+	return nil
+}
+
+func (w *watcher) serviceOutcome(plan *reconciler.Plan) *api.Done {
 	var failed *api.Done
 	for _, st := range plan.Services {
 		if st.Removed {

@@ -82,6 +82,9 @@ func (l *loop) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	n := l.begun
 	l.mu.Unlock()
 	v := l.a.w.view()
+	if l.a.noteReadiness(v) {
+		v = l.a.w.view()
+	}
 	now := time.Now()
 	var next time.Time
 	sooner := func(t time.Time) {
@@ -108,6 +111,7 @@ func (l *loop) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	l.a.probes.sync(v)
 	l.a.flows.sync(ctx, wg, v)
 	l.a.listens.sync(ctx, wg, v)
+	l.a.holds.sync(ctx, wg, v)
 	l.mu.Lock()
 	l.ended = n
 	l.changed.broadcast()

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,6 +67,9 @@ func (a *Agent) recordNetwork(c *change, stack string, n spec.Network) error {
 			return nil
 		}
 		a.retireNetwork(c, cur)
+		if a.reviveNetwork(c, stack, n) {
+			return nil
+		}
 	}
 	rec, err := a.allocate(c, stack, n)
 	if err != nil {
@@ -87,29 +91,56 @@ func sameNetwork(x, y spec.Network) bool {
 		fmt.Sprint(y.Driver == "bridge" || y.Driver == "", y.DriverOpts, y.Internal, y.EnableIPv6, y.IPAM)
 }
 
+// reviveNetwork gives a network that was retired its name back, if its settings
+// are those that n asks for: a rollback finds the tasks on it as they were.
+func (a *Agent) reviveNetwork(c *change, stack string, n spec.Network) bool {
+	for _, name := range sortedKeys(c.w.networks) {
+		old := c.network(name)
+		if old == nil || old.Stack != stack || !strings.HasPrefix(name, n.Name+"~") || !sameNetwork(old.Spec, n) {
+			continue
+		}
+		back := *old
+		back.Name = n.Name
+		c.dropNetwork(name)
+		c.putNetwork(back)
+		c.renameEndpoints(name, n.Name)
+		return true
+	}
+	return false
+}
+
 // retireNetwork renames the record of a network that a new one follows.
 func (a *Agent) retireNetwork(c *change, cur *store.Network) {
 	old := *cur
 	old.Name = cur.Name + "~" + cur.ID
 	c.dropNetwork(cur.Name)
 	c.putNetwork(old)
-	for _, t := range c.w.tasks {
-		if !slices.ContainsFunc(t.Endpoints, func(e store.Endpoint) bool { return e.Network == cur.Name }) {
+	c.renameEndpoints(cur.Name, old.Name)
+	for key, v := range c.w.vips {
+		if v.Network == cur.Name {
+			c.dropVIP(key)
+		}
+	}
+}
+
+// renameEndpoints moves the endpoints of tasks to another name of their
+// network.
+func (c *change) renameEndpoints(from, to string) {
+	for id, t := range c.w.tasks {
+		if changed, ok := c.tasks[id]; ok {
+			t = changed
+		}
+		if t == nil || !slices.ContainsFunc(t.Endpoints, func(e store.Endpoint) bool { return e.Network == from }) {
 			continue
 		}
 		next := *t
 		next.Endpoints = slices.Clone(t.Endpoints)
 		for i := range next.Endpoints {
-			if next.Endpoints[i].Network == cur.Name {
-				next.Endpoints[i].Network = old.Name
+			if next.Endpoints[i].Network == from {
+				next.Endpoints[i].Network = to
 			}
 		}
 		c.putTask(next)
-	}
-	for key, v := range c.w.vips {
-		if v.Network == cur.Name {
-			c.dropVIP(key)
-		}
 	}
 }
 

@@ -102,8 +102,9 @@ type Networks interface {
 	Sweep(ctx context.Context, networkIDs, taskIDs map[string]bool) error
 	// Bridge is the name of a network's bridge.
 	Bridge(networkID string) string
-	// Flows counts the conntrack flows to each backend address.
-	Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error)
+	// Flows counts the conntrack flows to each backend address and tells since
+	// when they are silent.
+	Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]overlaynet.Flow, error)
 	// Teardown removes the table, the rule guard and nothing else.
 	Teardown(ctx context.Context) error
 	Close() error

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -20,7 +21,7 @@ func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
 	if err := a.expected(req, cur); err != nil {
 		return nil, err
 	}
-	next, missing, err := a.preview(req, rev)
+	next, missing, err := a.preview(req, cur, rev)
 	if err != nil {
 		return nil, err
 	}
@@ -28,11 +29,16 @@ func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
 		return nil, err
 	}
 	record := nextStack(req, cur, rev, next)
+	return a.describe(req, cur, rev, next, &record, missing), nil
+}
+
+// describe says what leads from one revision to the next.
+func (a *Agent) describe(req *api.ApplyRequest, cur *store.Stack, rev, next *store.Revision, record *store.Stack, missing []string) *api.Plan {
 	out := &api.Plan{Stack: req.Stack.Name, Next: next.Number, Images: missing}
 	if rev != nil {
 		out.Revision = rev.Number
 	}
-	p := &previewer{a: a, v: a.w.view(), req: req, rev: rev, next: next, cur: cur, record: &record}
+	p := &previewer{a: a, v: a.w.view(), req: req, rev: rev, next: next, cur: cur, record: record}
 	p.compare()
 	p.services(out)
 	p.resources(out)
@@ -42,21 +48,45 @@ func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
 	if !out.Changed {
 		out.Next = out.Revision
 	}
-	return out, nil
+	return out
+}
+
+// expectedPlan refuses a request whose plan is not the one that was looked at.
+// Images that had to be pulled then are here now; that is no difference.
+func (a *Agent) expectedPlan(req *api.ApplyRequest, cur *store.Stack, rev, next *store.Revision, record *store.Stack) error {
+	if req.ExpectPlan == nil {
+		return nil
+	}
+	want, is := *req.ExpectPlan, *a.describe(req, cur, rev, next, record, nil)
+	was := want.Images
+	want.Images = nil
+	if bytes.Equal(encoded(want), encoded(is)) {
+		return nil
+	}
+	for i, s := range is.Services {
+		if i < len(want.Services) && !bytes.Equal(encoded(want.Services[i]), encoded(s)) && !slices.Contains(was, next.Stack.Services[s.Service].Image) {
+			return conflict("make a new plan with `berth plan --out`",
+				"the plan is out of date: service %s is now to be %sd, and the plan says %s", s.Service, s.Verb, want.Services[i].Verb)
+		}
+	}
+	if want.Revision == is.Revision && len(want.Services) == len(is.Services) && len(was) > 0 {
+		return nil // only the digests differ that were not known yet
+	}
+	return conflict("make a new plan with `berth plan --out`", "the plan is out of date: the stack has changed since")
 }
 
 func changes(r api.PlanResource) bool { return r.Verb != api.PlanUnchanged }
 
 // preview resolves like apply, but only from what is here; missing are the
 // references that apply would pull.
-func (a *Agent) preview(req *api.ApplyRequest, rev *store.Revision) (next *store.Revision, missing []string, err error) {
+func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revision) (next *store.Revision, missing []string, err error) {
 	offline := *req
 	offline.Stack.Configs, offline.Stack.Secrets = a.digests(req.Stack.Configs), a.digests(req.Stack.Secrets)
 	changing := changer(req, rev)
 	next = &store.Revision{Number: 1, Stack: offline.Stack, Digests: map[string]string{}}
 	next.Stack.Services = union(nil, req.Stack.Services)
 	if rev != nil {
-		next.Number = rev.Number + 1
+		next.Number = cur.Newest + 1
 		keepOthers(&next.Stack, rev, req.Services, changing)
 	}
 	if err := scale(&next.Stack, req.Scale); err != nil {
@@ -81,6 +111,7 @@ func (a *Agent) preview(req *api.ApplyRequest, rev *store.Revision) (next *store
 		}
 		next.Digests[name] = img.Digest
 	}
+	next.Runs = runs(a.w.view(), rev, next)
 	slices.Sort(missing)
 	return next, slices.Compact(missing), nil
 }

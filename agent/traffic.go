@@ -165,13 +165,17 @@ func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
 		}
 		r.Services = append(r.Services, overlaynet.Service{
 			ID: vip.Stack + "/" + vip.Service + "/" + vip.Network, NetworkID: n.ID, VIP4: vip.IPv4, VIP6: vip.IPv6,
-			Backends: backends(v, vip.Stack, vip.Service, vip.Network),
+			Backends: a.backends(v, vip.Stack, vip.Service, vip.Network), Hold: a.holds.has(vip.Stack, vip.Service),
 		})
 		rev := v.revisions[vip.Stack]
 		if rev == nil {
 			continue
 		}
-		if svc, ok := rev.Stack.Services[vip.Service]; ok {
+		svc, ok := rev.Stack.Services[vip.Service]
+		if !ok { // it is no longer in the file, and what still uses it finds it
+			svc, ok = lastSpec(v, vip.Stack, vip.Service)
+		}
+		if ok {
 			names[vip.Network].service(rev, &svc, vip)
 		}
 	}
@@ -189,9 +193,22 @@ func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
 	return r, snap
 }
 
-// backends are the tasks in rotation of a service on one network.
-func backends(v view, stack, service, network string) []overlaynet.Backend {
+// lastSpec is the service as its live tasks run it.
+func lastSpec(v view, stack, service string) (spec.Service, bool) {
+	for _, t := range slices.Backward(v.tasks) {
+		if t.Stack == stack && t.Service == service && t.Live() {
+			return t.Spec, true
+		}
+	}
+	return spec.Service{}, false
+}
+
+// backends are the tasks in rotation of a service on one network ("": on that
+// of their default route), with the weights that a canary asks for.
+func (a *Agent) backends(v view, stack, service, network string) []overlaynet.Backend {
 	var out []overlaynet.Backend
+	var fresh []bool
+	canary, key := a.canaryKey(v, stack, service)
 	for _, t := range v.tasks {
 		if t.Stack != stack || t.Service != service || !t.Rotation || !t.Live() {
 			continue
@@ -199,10 +216,37 @@ func backends(v view, stack, service, network string) []overlaynet.Backend {
 		for _, e := range t.Endpoints {
 			if e.Network == network || network == "" && e.Default {
 				out = append(out, overlaynet.Backend{TaskID: t.ID, Addr4: e.IPv4, Addr6: e.IPv6})
+				fresh = append(fresh, t.Key == key)
 			}
 		}
 	}
+	if canary == nil {
+		return out
+	}
+	n := 0
+	for _, f := range fresh {
+		if f {
+			n++
+		}
+	}
+	ofFresh, ofOld := weights(canary.Percent, n, len(out)-n)
+	for i := range out {
+		out[i].Weight = ofOld
+		if fresh[i] {
+			out[i].Weight = ofFresh
+		}
+	}
 	return out
+}
+
+// canaryKey is the canary of a service, if it has one, and the key of its
+// tasks.
+func (a *Agent) canaryKey(v view, stack, service string) (*store.Canary, string) {
+	s, r := v.stacks[stack], v.revisions[stack]
+	if s == nil || !underWay(s.Rollout) || s.Rollout.Canary == nil || s.Rollout.Canary.Service != service {
+		return nil, ""
+	}
+	return s.Rollout.Canary, a.derive(v, s, r).keys[service]
 }
 
 // guests are the tasks in rotation of a service that has no addresses of its
@@ -241,7 +285,7 @@ func (a *Agent) publishedPorts(v view, r *overlaynet.Rules, snap *dataplane.Snap
 			var targets []overlaynet.Backend
 			switch {
 			case svc.NetworkMode == "":
-				targets = backends(v, name, service, "")
+				targets = a.backends(v, name, service, "")
 			case strings.HasPrefix(svc.NetworkMode, "service:"):
 				targets = guests(v, name, service)
 			default:
@@ -259,6 +303,7 @@ func (a *Agent) publishedPorts(v view, r *overlaynet.Rules, snap *dataplane.Snap
 				r.Ports = append(r.Ports, overlaynet.PublishedPort{
 					ID:     fmt.Sprintf("%s/%s/%d", name, service, i),
 					HostIP: host, Port: port, Protocol: p.Protocol, Target: p.Target, Backends: targets,
+					Hold: a.holds.has(name, service),
 				})
 				if p.Protocol == "tcp" && (!host.IsValid() || host.IsUnspecified() || host == netip.IPv6Loopback()) {
 					snap.Loopback = append(snap.Loopback, loopback(port, p, targets))

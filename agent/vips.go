@@ -13,7 +13,6 @@ import (
 // and gives back those that are no longer needed. VIPs come from the upper end
 // of a subnet, tasks from the lower: neither moves the other.
 func (a *Agent) giveVIPs(c *change, stack string, st *spec.Stack) error {
-	wanted := map[string]bool{}
 	for _, name := range sortedKeys(st.Services) {
 		svc := st.Services[name]
 		if svc.EndpointMode == "dnsrr" || svc.NetworkMode != "" {
@@ -22,7 +21,6 @@ func (a *Agent) giveVIPs(c *change, stack string, st *spec.Stack) error {
 		for _, at := range svc.Networks {
 			netName := st.Networks[at.Network].Name
 			key := store.VIPKey(netName, stack, name)
-			wanted[key] = true
 			n := c.network(netName)
 			if n == nil {
 				return fmt.Errorf("network %s does not exist", netName)
@@ -39,12 +37,36 @@ func (a *Agent) giveVIPs(c *change, stack string, st *spec.Stack) error {
 			c.putVIP(v)
 		}
 	}
+	a.dropVIPs(c, stack, st)
+	return nil
+}
+
+// dropVIPs takes the virtual addresses back that st does not want any more. One
+// of a service whose tasks still live stays with them: what is replaced in the
+// same rollout may depend on it to its end.
+func (a *Agent) dropVIPs(c *change, stack string, st *spec.Stack) {
+	wanted := map[string]bool{}
+	for name, svc := range st.Services {
+		if svc.EndpointMode == "dnsrr" || svc.NetworkMode != "" {
+			continue
+		}
+		for _, at := range svc.Networks {
+			wanted[store.VIPKey(st.Networks[at.Network].Name, stack, name)] = true
+		}
+	}
+	for _, t := range c.w.tasks {
+		if _, still := st.Services[t.Service]; still || t.Stack != stack || !t.Live() {
+			continue
+		}
+		for _, e := range t.Endpoints {
+			wanted[store.VIPKey(e.Network, stack, t.Service)] = true
+		}
+	}
 	for key, v := range c.w.vips {
 		if v.Stack == stack && !wanted[key] {
 			c.dropVIP(key)
 		}
 	}
-	return nil
 }
 
 func (a *Agent) newVIP(c *change, n *store.Network, stack, service string) (store.VIP, error) {

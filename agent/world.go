@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -77,12 +78,32 @@ type change struct {
 	tasks     map[string]*store.Task
 	networks  map[string]*store.Network
 	vips      map[string]*store.VIP
-	old       []string // keys of revisions to delete
+	annotated []annotation
+	// kept are the stacks whose revisions are pruned, with those to keep beside
+	// the newest.
+	kept map[string][]uint64
 }
 
-func (c *change) dropRevision(stack string, n uint64) {
-	c.old = append(c.old, store.RevisionKey(stack, n))
+// annotation is how the rollout of a revision ended.
+type annotation struct {
+	stack         string
+	revision      uint64
+	state, reason string
 }
+
+// annotate notes how a revision's rollout ended, wherever it is kept.
+func (c *change) annotate(stack string, n uint64, state, reason string) {
+	c.annotated = append(c.annotated, annotation{stack, n, state, reason})
+	if r := c.w.revisions[stack]; r != nil && r.Number == n && c.revisions[stack] == nil {
+		next := *r
+		next.State, next.Reason = state, reason
+		c.putRevision(stack, next)
+	}
+}
+
+// prune deletes all revisions of a stack but the newest ones and keep.
+func (c *change) prune(stack string, keep ...uint64) { c.kept[stack] = keep }
+
 func (c *change) putStack(s store.Stack)                 { c.stacks[s.Name] = &s }
 func (c *change) putRevision(n string, r store.Revision) { c.revisions[n] = &r }
 func (c *change) putTask(t store.Task)                   { c.tasks[t.ID] = &t }
@@ -145,6 +166,7 @@ func (w *world) commit(f func(*change) error) error {
 	c := &change{
 		w: w, stacks: map[string]*store.Stack{}, revisions: map[string]*store.Revision{},
 		tasks: map[string]*store.Task{}, networks: map[string]*store.Network{}, vips: map[string]*store.VIP{},
+		kept: map[string][]uint64{},
 	}
 	if err := f(c); err != nil {
 		return err
@@ -169,8 +191,13 @@ func (c *change) write(tx store.Tx) error {
 			return err
 		}
 	}
-	for _, key := range c.old {
-		if err := tx.Delete(store.Revisions, key); err != nil {
+	for _, n := range c.annotated {
+		if err := n.write(tx); err != nil {
+			return err
+		}
+	}
+	for stack, keep := range c.kept {
+		if err := pruneRevisions(tx, stack, keep); err != nil {
 			return err
 		}
 	}
@@ -184,6 +211,43 @@ func (c *change) write(tx store.Tx) error {
 		return err
 	}
 	return writeAll(tx, store.VIPs, c.vips)
+}
+
+func (n annotation) write(tx store.Tx) error {
+	key := store.RevisionKey(n.stack, n.revision)
+	r, err := store.Get[store.Revision](tx, store.Revisions, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // it was pruned
+	}
+	if err != nil {
+		return err
+	}
+	r.State, r.Reason = n.state, n.reason
+	return store.Put(tx, store.Revisions, key, r)
+}
+
+// keptRevisions is how many revisions of a stack are kept, the newest
+// included (DESIGN.md, Rollout).
+const keptRevisions = 5
+
+func pruneRevisions(tx store.Tx, stack string, keep []uint64) error {
+	var keys []string
+	err := tx.Each(store.Revisions, stack+"/", func(key string, _ []byte) error {
+		keys = append(keys, key)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range keys[:max(0, len(keys)-keptRevisions)] {
+		if slices.ContainsFunc(keep, func(n uint64) bool { return key == store.RevisionKey(stack, n) }) {
+			continue
+		}
+		if err := tx.Delete(store.Revisions, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func writeAll[T any](tx store.Tx, bucket string, records map[string]*T) error {

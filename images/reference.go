@@ -61,3 +61,13 @@ func wantedDigest(named reference.Named) string {
 	}
 	return ""
 }
+
+// AtDigest is the reference of what s names, at a digest ("sha256:…"): a tag
+// may have moved since.
+func AtDigest(s, digest string) (string, error) {
+	named, err := parse(s)
+	if err != nil {
+		return "", err
+	}
+	return reference.TrimNamed(named).Name() + "@" + digest, nil
+}

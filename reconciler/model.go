@@ -165,6 +165,9 @@ type Task struct {
 	LastLine string
 	// Failures are the failed predecessors in a row; Restarts all of them.
 	Failures, Restarts int
+	// Exclusive says that it holds something that a successor can't share with
+	// it: its service is replaced stop-first.
+	Exclusive bool
 	// Parent is the task whose network namespace it shares.
 	Parent string
 	// Grace is its own, for when its service is not known any more;

@@ -41,12 +41,17 @@ func PlanStack(want Stack, seen Observed, now time.Time) *Plan {
 		}
 	}
 	slices.Sort(names)
+	var unwanted []string
 	for _, name := range names {
 		if s, ok := want.Services[name]; ok {
 			p.service(&s)
 		} else {
-			p.unwanted(name)
+			unwanted = append(unwanted, name)
 		}
+	}
+	keep := p.replacesAny()
+	for _, name := range unwanted {
+		p.unwanted(name, keep)
 	}
 	p.decide()
 	for _, n := range seen.Idle {
@@ -101,8 +106,11 @@ func (p *planner) service(s *Service) {
 			if t.live() && (t.Key != s.Key || slot > s.Replicas) {
 				st.Old++
 			}
-			if t.Key == s.Key && t.up() && t.Ready && t.Published && !p.now.Before(t.ReadyAt.Add(s.Update.Monitor)) {
-				st.Available++
+			if t.Key == s.Key && t.up() && t.Ready && t.Published {
+				st.Fresh++
+				if !p.now.Before(t.ReadyAt.Add(s.Update.Monitor)) {
+					st.Available++
+				}
 			}
 		}
 	}
@@ -214,6 +222,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	}
 	switch cur.State {
 	case TaskPending:
+		st.Coming = st.Coming || cur.Failures == 0
 		st.worse(PhaseStarting, "%s-%d is being created", s.Name, slot)
 		p.wait(s.Name, slot, time.Time{}, "its container")
 		return
@@ -226,6 +235,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 		p.on(UpdateTask, cur, "limits or policies changed")
 	}
 	st.Failures = max(st.Failures, cur.Failures)
+	st.Coming = st.Coming || cur.Failures == 0 && !cur.Unhealthy && (cur.Ready || cur.ReadyAt.IsZero())
 	isReady, until := ready(cur, p.now)
 	switch {
 	case cur.State == TaskPaused:
@@ -311,7 +321,12 @@ func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *in
 		return
 	}
 	st.worse(PhaseStarting, "%s-%d is being created", s.Name, slot)
+	st.Coming = true
 	stopFirst := s.Order == StopFirst || s.SharesNetwork != ""
+	if other := p.exclusive(); stopFirst && other != "" {
+		p.wait(s.Name, slot, time.Time{}, other+" to end: it is no longer in the file")
+		return
+	}
 	if oldLive && stopFirst {
 		*busy++
 		for _, t := range old {
@@ -386,6 +401,7 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 	if n > 0 {
 		st.worse(PhaseFailing, "%s-%d %s; %s", s.Name, slot, why, due(at, p.now))
 	} else {
+		st.Coming = true
 		st.worse(PhaseStarting, "%s-%d %s", s.Name, slot, why)
 	}
 	if at.After(p.now) {

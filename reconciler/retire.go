@@ -74,13 +74,46 @@ func unknown(t *Task) *Service {
 	return s
 }
 
-// unwanted ends the tasks of a service that is not in the stack any more.
-func (p *planner) unwanted(name string) {
+// replacesAny says that a rollout has tasks of another version left to replace.
+func (p *planner) replacesAny() bool {
+	r := p.want.Rollout
+	if r == nil {
+		return false
+	}
+	return slices.ContainsFunc(p.plan.Services, func(st Status) bool {
+		return r.Touched[st.Service] && (st.Old > 0 || st.Ready < st.Replicas && st.Phase >= PhaseStarting)
+	})
+}
+
+// exclusive names an unwanted service with a live task that holds something for
+// itself, such as a volume that a service of another name now has.
+func (p *planner) exclusive() string {
+	for _, name := range slices.Sorted(maps.Keys(p.slots)) {
+		if _, ok := p.want.Services[name]; ok {
+			continue
+		}
+		for _, tasks := range p.slots[name] {
+			if slices.ContainsFunc(tasks, func(t *Task) bool { return t.live() && t.Exclusive }) {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// unwanted ends the tasks of a service that is not in the stack any more. In a
+// rollout they go last: what is replaced may depend on them to its end, and a
+// rollback finds them as they were.
+func (p *planner) unwanted(name string, keep bool) {
 	st := Status{Service: name, Removed: true, Phase: PhaseStopping, Reason: "no longer in the file"}
 	for _, slot := range slices.Sorted(maps.Keys(p.slots[name])) {
 		for _, t := range p.slots[name][slot] {
 			if t.live() {
 				st.Old++
+			}
+			if t.live() && keep && t.StopAt.IsZero() && !t.Exclusive {
+				p.wait(name, slot, time.Time{}, "what is replaced to be ready")
+				continue
 			}
 			p.retire(unknown(t), t, retirement{cause: "no longer in the file", drain: true, remove: true})
 		}

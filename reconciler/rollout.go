@@ -70,7 +70,7 @@ func (p *planner) turn(s *Service, slot, busy int) (until time.Time, why string)
 func (p *planner) trafficAt(s *Service, t *Task) time.Time {
 	at := t.ReadySince.Add(s.MinReady)
 	r := p.want.Rollout
-	if !p.rolling(s) || r.State == RollingBack || r.State == RollbackPaused || !p.served(s) {
+	if !p.rolling(s) || !r.Stable || r.State == RollingBack || r.State == RollbackPaused || !p.served(s) {
 		return at
 	}
 	for _, c := range p.currents(s) {
@@ -206,7 +206,7 @@ func (p *planner) slotFailure(s *Service, slot int) string {
 	watched := func(now time.Time) bool {
 		return t.ReadyAt.IsZero() || p.isCanary(s) || now.Before(t.ReadyAt.Add(s.Update.Monitor))
 	}
-	name := fmt.Sprintf("%s-%d", s.Name, slot)
+	name := fmt.Sprintf("%s-%d of revision %d", s.Name, slot, p.want.Revision)
 	if t.State == TaskExited {
 		v, _, _ := judge(s, t)
 		switch {

@@ -32,6 +32,10 @@ type Status struct {
 	// Available are the current ones that have been watched to the end
 	// (update_config.monitor).
 	Available int
+	// Fresh are the current ones that take traffic.
+	Fresh int
+	// Coming says that a task is on its way that has not failed before.
+	Coming bool
 	Old      int // live tasks of another version or beyond the replicas
 	Reason   string
 	// Failures is the highest number of failures in a row among its tasks.

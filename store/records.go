@@ -59,8 +59,10 @@ type Rollout struct {
 	Touched map[string]bool `json:"touched,omitempty"`
 	Canary  *Canary         `json:"canary,omitempty"`
 	Started time.Time       `json:"started"`
-	Ended   time.Time       `json:"ended,omitzero"`
-	Actor   string          `json:"actor,omitempty"`
+	// Since is Started, or when it was resumed: failures before do not count.
+	Since time.Time `json:"since"`
+	Ended time.Time `json:"ended,omitzero"`
+	Actor string    `json:"actor,omitempty"`
 }
 
 // Canary is the part of a service's connections that its new version gets.
