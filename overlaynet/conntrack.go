@@ -5,18 +5,31 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Conntrack states of TCP in which the connection is over for the backend
-// (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
+// Conntrack states of TCP (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
+// From tcpLastAck to tcpClose the connection is over for the backend.
 const (
-	tcpLastAck  = 6
-	tcpTimeWait = 7
-	tcpClose    = 8
+	tcpEstablished = 3
+	tcpLastAck     = 6
+	tcpTimeWait    = 7
+	tcpClose       = 8
 )
+
+// Flow is what goes on between clients and one backend address.
+type Flow struct {
+	Count int // flows that are not over
+	// Idle is the time since the last packet on any of them, at most 1 s too
+	// short; 0 while one of them is being opened or closed, waits for an
+	// acknowledgement, or is UDP.
+	Idle time.Duration
+}
 
 // Flows counts the conntrack flows to each of addrs: TCP connections, direct or
 // through a VIP or published port, that are not over, and UDP flows through
@@ -24,12 +37,16 @@ const (
 // one is no connection that could be lost). What a backend itself opened does
 // not count. When the number is 0, nothing is lost by stopping the backend.
 // Every address is in the result.
-func (m *Manager) Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error) {
-	counts := make(map[netip.Addr]int, len(addrs))
+func (m *Manager) Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Flow, error) {
+	out := make(map[netip.Addr]Flow, len(addrs))
 	families := map[netlink.InetFamily]bool{}
 	for _, a := range addrs {
-		counts[a] = 0
+		out[a] = Flow{}
 		families[familyOf(a)] = true
+	}
+	limits, err := readIdleLimits()
+	if err != nil {
+		return nil, err
 	}
 	for family := range families {
 		if err := ctx.Err(); err != nil {
@@ -43,12 +60,18 @@ func (m *Manager) Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr
 		}
 		for _, f := range flows {
 			backend := addrOf(f.Reverse.SrcIP)
-			if _, ok := counts[backend]; ok && alive(f, backend) {
-				counts[backend]++
+			before, ok := out[backend]
+			if !ok || !alive(f, backend) {
+				continue
 			}
+			idle := limits.idle(f)
+			if before.Count > 0 {
+				idle = min(idle, before.Idle)
+			}
+			out[backend] = Flow{before.Count + 1, idle}
 		}
 	}
-	return counts, nil
+	return out, nil
 }
 
 func alive(f *netlink.ConntrackFlow, backend netip.Addr) bool {
@@ -56,6 +79,37 @@ func alive(f *netlink.ConntrackFlow, backend netip.Addr) bool {
 		return tcp.State < tcpLastAck || tcp.State > tcpClose
 	}
 	return addrOf(f.Forward.DstIP) != backend
+}
+
+// idleLimits are the lifetimes, in seconds, that a packet gives to the entry of
+// an established connection: the usual one, and the one while data waits for
+// an acknowledgement.
+type idleLimits struct{ established, waiting uint32 }
+
+func readIdleLimits() (idleLimits, error) {
+	var l idleLimits
+	for name, to := range map[string]*uint32{
+		"established": &l.established, "unacknowledged": &l.waiting,
+	} {
+		path := "netfilter/nf_conntrack_tcp_timeout_" + name
+		n, err := strconv.ParseUint(readSysctl(path), 10, 32)
+		if err != nil {
+			return l, fmt.Errorf("read sysctl net.%s: %w", strings.ReplaceAll(path, "/", "."), err)
+		}
+		*to = uint32(n)
+	}
+	return l, nil
+}
+
+// idle tells it from what is left of the entry's life, which the kernel rounds
+// down to a second.
+func (l idleLimits) idle(f *netlink.ConntrackFlow) time.Duration {
+	tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
+	waits := l.waiting < l.established && f.TimeOut <= l.waiting
+	if !ok || tcp.State != tcpEstablished || waits || f.TimeOut+1 >= l.established {
+		return 0
+	}
+	return time.Duration(l.established-f.TimeOut-1) * time.Second
 }
 
 func familyOf(a netip.Addr) netlink.InetFamily {

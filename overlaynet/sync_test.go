@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 func TestSync_BackendLeaves_TCPConnectionGoesOn(t *testing.T) {
@@ -33,7 +35,7 @@ func TestSync_BackendLeaves_TCPConnectionGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return counts[addr("10.210.0.2")]
+		return counts[addr("10.210.0.2")].Count
 	}
 	if n := flows(); n != 1 {
 		t.Errorf("%d flows, want 1", n)
@@ -63,6 +65,71 @@ func TestSync_BackendLeaves_TCPConnectionGoesOn(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestFlows_SilentConnection_TellsSinceWhen(t *testing.T) {
+	b := newBed(t)
+	backend := addr("10.210.0.2")
+	dial := func() net.Conn {
+		var c net.Conn
+		err := in(t, b.paths["lan"], func() (err error) {
+			c, err = net.DialTimeout("tcp", hostLAN4+":8080", askTimeout)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := c.Read(make([]byte, 64)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	expect := func(what string, count int, least, most time.Duration) {
+		t.Helper()
+		eventually(t, what, func() error {
+			got, err := b.m.Flows(t.Context(), []netip.Addr{backend})
+			if f := got[backend]; err != nil || f.Count != count || f.Idle < least || f.Idle > most {
+				return fmt.Errorf("%+v, %v", f, err)
+			}
+			return nil
+		})
+	}
+	limits, err := readIdleLimits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// age makes all connections look as if their last packet was that long ago.
+	age := func(d time.Duration) {
+		t.Helper()
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.FAMILY_V4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range flows {
+			f.TimeOut = limits.established - uint32(d/time.Second)
+			if addrOf(f.Reverse.SrcIP) != backend {
+				continue
+			}
+			if err := netlink.ConntrackUpdate(netlink.ConntrackTable, netlink.FAMILY_V4, f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	first := dial()
+	expect("a new connection", 1, 0, time.Second)
+	age(time.Minute)
+	expect("a silent connection", 1, 59*time.Second, 65*time.Second)
+	dial()
+	expect("a silent and a new one", 2, 0, time.Second)
+	age(time.Minute)
+	if _, err := first.Write([]byte("still here")); err != nil {
+		t.Fatal(err)
+	}
+	expect("one of two speaks", 2, 0, time.Second)
+	age(time.Duration(limits.established-limits.waiting+10) * time.Second)
+	expect("data that waits for an acknowledgement", 2, 0, 0)
 }
 
 func TestSync_UDPBackendLeaves_SameClientPortReachesTheNext(t *testing.T) {
