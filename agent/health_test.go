@@ -99,10 +99,26 @@ func failing(b *bench) *atomic.Bool {
 	return &fails
 }
 
-func TestHealth_AnUnhealthyTask_LeavesTheTrafficAndReturns(t *testing.T) {
+// unrestarted leaves a task that fails as it is.
+func unrestarted(s *spec.Service) { s.Restart.Condition = spec.RestartNo }
+
+func TestHealth_AnUnhealthyTask_IsReplaced(t *testing.T) {
 	simulate(t, func(b *bench) {
 		fails := failing(b)
 		b.up(stackOf("shop", service("web", "web:1", checked(2*time.Second, 3))))
+		fails.Store(true)
+		b.pass(8 * time.Second)
+		fails.Store(false)
+		b.pass(30 * time.Second)
+		b.expectTasks("web/1.2 running published")
+		b.expectCalls("start signal", "start web/1.1", "signal web/1.1 SIGTERM", "start web/1.2")
+	})
+}
+
+func TestHealth_AnUnhealthyTaskThatIsNotRestarted_LeavesTheTrafficAndReturns(t *testing.T) {
+	simulate(t, func(b *bench) {
+		fails := failing(b)
+		b.up(stackOf("shop", service("web", "web:1", checked(2*time.Second, 3), unrestarted)))
 		b.expectTasks("web/1.1 running published")
 		fails.Store(true)
 		b.pass(3 * time.Second)
@@ -155,7 +171,7 @@ func TestHealth_AProbeThatHangs_IsAFailureInTime(t *testing.T) {
 			<-ctx.Done()
 			return 0, ctx.Err()
 		})
-		_, _, err := b.tryUp(stackOf("shop", service("web", "web:1", checked(time.Second, 3))), func(r *api.ApplyRequest) { r.Wait = false })
+		_, _, err := b.tryUp(stackOf("shop", service("web", "web:1", checked(time.Second, 3), unrestarted)), func(r *api.ApplyRequest) { r.Wait = false })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,9 +186,9 @@ func TestHealth_AProbeThatHangs_IsAFailureInTime(t *testing.T) {
 func TestHealth_ATestThatIsAddedOrTakenAway_TakesEffectInPlace(t *testing.T) {
 	simulate(t, func(b *bench) {
 		fails := failing(b)
-		b.up(stackOf("shop", service("web", "web:1")))
+		b.up(stackOf("shop", service("web", "web:1", unrestarted)))
 		b.calls.reset()
-		b.up(stackOf("shop", service("web", "web:1", checked(time.Second, 2))))
+		b.up(stackOf("shop", service("web", "web:1", checked(time.Second, 2), unrestarted)))
 		b.pass(2 * time.Second)
 		if got := b.w.task(b.id("web/1.1")).Health; got != healthy {
 			t.Errorf("health %q with a new test", got)
@@ -183,7 +199,7 @@ func TestHealth_ATestThatIsAddedOrTakenAway_TakesEffectInPlace(t *testing.T) {
 		fails.Store(true)
 		b.pass(5 * time.Second)
 		b.expectTasks("web/1.1 running")
-		b.up(stackOf("shop", service("web", "web:1")))
+		b.up(stackOf("shop", service("web", "web:1", unrestarted)))
 		b.pass(2 * time.Second)
 		b.expectTasks("web/1.1 running published")
 		b.expectCalls("create start signal")
