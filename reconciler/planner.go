@@ -108,7 +108,9 @@ func (p *planner) service(s *Service) {
 			}
 			if t.Key == s.Key && t.up() && t.Ready && t.Published {
 				st.Fresh++
-				if !p.now.Before(t.ReadyAt.Add(s.Update.Monitor)) {
+				if until := t.ReadyAt.Add(s.Update.Monitor); p.now.Before(until) {
+					p.again(until)
+				} else {
 					st.Available++
 				}
 			}

@@ -288,7 +288,8 @@ func (p *planner) stalled() (FailureAction, string) {
 
 // complete says that all that the rollout touched is as it should be, and that
 // new tasks were watched long enough. A rollback need not watch: what it goes
-// back to has been.
+// back to has been. Nor does the first rollout: it has nothing to go back to,
+// and what came up is what the next one goes back to.
 func (p *planner) complete() bool {
 	r := p.want.Rollout
 	done := true
@@ -310,17 +311,19 @@ func (p *planner) complete() bool {
 			done = false
 		}
 	}
-	if !done || r.State == RollingBack {
+	if !done || !r.Stable || r.State == RollingBack {
 		return done
 	}
-	for name := range r.Touched {
-		s, ok := p.want.Services[name]
-		if !ok || s.Stopped || s.OneShot {
+	for i := range p.plan.Services {
+		st := &p.plan.Services[i]
+		s, ok := p.want.Services[st.Service]
+		if !ok || s.Stopped || s.OneShot || !r.Touched[s.Name] {
 			continue
 		}
 		for _, t := range p.currents(&s) {
 			if until := t.ReadyAt.Add(s.Update.Monitor); p.now.Before(until) {
-				p.wait(name, t.Slot, until, "its watch to end")
+				p.wait(s.Name, t.Slot, until, "its watch to end")
+				st.Reason = fmt.Sprintf("is watched for %s", seconds(until.Sub(p.now)))
 				done = false
 			}
 		}
