@@ -242,6 +242,10 @@ func outcome(d api.Done) error {
 	case api.OutcomeRolledBack:
 		code = exitRolledBack
 		text = cmp.Or(text, "rolled back")
+	case api.OutcomePaused:
+		code = exitNotReady
+		text = cmp.Or(text, "the rollout has paused")
+		d.Hint = cmp.Or(d.Hint, "`berth rollout resume` goes on, `berth rollout undo` goes back")
 	case api.OutcomeSuperseded:
 		text = cmp.Or(text, "a newer revision took over")
 	default:

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -66,6 +68,10 @@ func (a *app) completeFlags(cmd *cobra.Command) {
 			find = cobra.FixedCompletions([]string{f.DefValue, formatJSON}, cobra.ShellCompDirectiveNoFileComp)
 		case f.Name == "project-name":
 			find = a.completeStacks
+		case f.Name == "revision", f.Name == "expect-revision":
+			find = func(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+				return a.completeRevisions(cmd, nil, toComplete)
+			}
 		case f.Name == "attach", f.Name == "no-attach", f.Name == "exit-code-from":
 			find = func(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 				return a.completeServices(cmd, nil, toComplete)
@@ -112,6 +118,54 @@ func (a *app) serviceNames(ctx context.Context, client *api.Client) []string {
 		names = append(names, s.Service)
 	}
 	return names
+}
+
+// completeRevisions offers the revisions that there are, for one argument.
+func (a *app) completeRevisions(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.complete(cmd, func(ctx context.Context, client *api.Client) []string {
+		name, err := a.stackName(ctx)
+		if err != nil {
+			return nil
+		}
+		revisions, err := client.History(ctx, name)
+		if err != nil {
+			return nil
+		}
+		var numbers []string
+		for _, r := range revisions {
+			numbers = append(numbers, strconv.FormatUint(r.Number, 10))
+		}
+		return without(numbers, nil, toComplete)
+	})
+}
+
+// completeScale offers services with the = that follows them.
+func (a *app) completeScale(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	names, directive := a.completeServices(cmd, nil, toComplete)
+	var left []string
+	for _, name := range names {
+		typed := func(arg string) bool { return strings.HasPrefix(arg, name+"=") }
+		if !slices.ContainsFunc(args, typed) {
+			left = append(left, name+"=")
+		}
+	}
+	return left, directive | cobra.ShellCompDirectiveNoSpace
+}
+
+// completeCanary offers services and what ends a canary.
+func (a *app) completeCanary(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	ends := without([]string{api.RolloutPromote, api.RolloutAbort}, nil, toComplete)
+	switch len(args) {
+	case 0:
+		names, directive := a.completeServices(cmd, nil, toComplete)
+		return append(ends, names...), directive
+	case 1:
+		return append(ends, without([]string{"10%"}, nil, toComplete)...), cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeExec offers services, then what the shell knows of commands.

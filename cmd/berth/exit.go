@@ -17,7 +17,7 @@ const (
 	exitDone        = 0
 	exitError       = 1
 	exitChanges     = 2   // plan: something would change
-	exitNotReady    = 3   // not ready in time; what was asked for may still come to pass
+	exitNotReady    = 3   // not ready in time, or paused; what was asked for may still come to pass
 	exitRolledBack  = 4   // the new revision failed, the last stable one serves
 	exitInterrupted = 130 // Ctrl-C or SIGTERM
 )

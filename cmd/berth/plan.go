@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -11,6 +12,7 @@ import (
 type planOptions struct {
 	upOptions
 	format string
+	out    string
 }
 
 func newPlan(a *app) *cobra.Command {
@@ -20,7 +22,14 @@ func newPlan(a *app) *cobra.Command {
 		Short: "Show what up would do",
 		Long: `Show what up would create, replace and remove, why, and where in the
 file the cause stands. Nothing is changed. It is the agent's own plan:
-up carries out the very same one.` + exitStatus("2    something would change"),
+up carries out the very same one.
+
+With --out the plan is also written to a file, which up --plan carries
+out exactly, or refuses if something has moved since. The file holds the
+contents of the configs and secrets of the stack: only its owner may
+read it; keep it so, and delete it when it is done.` + exitStatus("2    something would change"),
+		Example: `  berth plan
+  berth plan --out plan.json; berth up -d --plan plan.json`,
 		ValidArgsFunction: a.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
@@ -31,6 +40,8 @@ up carries out the very same one.` + exitStatus("2    something would change"),
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", formatText, "`FORMAT`: text or json")
+	f.StringVar(&o.out, "out", "", "also write the plan to this `FILE`, for up --plan")
+	expectRevisionFlag(f, &o.expectRevision)
 	f.BoolVar(&o.forceRecreate, "force-recreate", false, "as for up")
 	f.BoolVar(&o.noRecreate, "no-recreate", false, "as for up")
 	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "as for up")
@@ -60,6 +71,12 @@ func (a *app) plan(ctx context.Context, o planOptions, services []string) error 
 	plan, err := client.Plan(ctx, req)
 	if err != nil {
 		return err
+	}
+	if o.out != "" {
+		if err := writePlanFile(o.out, planFile{Services: services, Request: req, Plan: plan}); err != nil {
+			return err
+		}
+		defer fmt.Fprintf(a.stderr, "written to %s: `berth up --plan %s` carries out exactly this\n", cli.Escape(o.out), cli.Escape(o.out))
 	}
 	if o.format == formatJSON {
 		err = cli.WriteJSON(a.stdout, plan)

@@ -68,7 +68,7 @@ does not become ready is rolled back.
 
 Global flags may stand before or after the command.` + exitStatus(
 			"2    plan: something would change",
-			"3    not ready in time",
+			"3    not ready in time, or the rollout has paused",
 			"4    the new revision failed and was rolled back"),
 		Example: `  berth up                 bring the stack of ./compose.yaml up
   berth plan               show what up would do
@@ -100,8 +100,9 @@ Global flags may stand before or after the command.` + exitStatus(
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupStack, newUp(a), newDown(a), newPlan(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a), newPull(a))
-	add(groupLook, newPs(a), newLs(a), newLogs(a), newExec(a), newEvents(a), newStats(a), newInspect(a))
+	add(groupStack, newUp(a), newDown(a), newPlan(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a), newPull(a),
+		newRollout(a), newCanary(a), newRollback(a), newScale(a))
+	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newEvents(a), newStats(a), newInspect(a))
 	add(groupFile, newConfig(a), newLint(a))
 	add(groupThings, newImage(a), newVolume(a), newNetwork(a))
 	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))

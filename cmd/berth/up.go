@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"os"
 	"os/user"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"berth/api"
 	"berth/cli"
@@ -34,6 +35,8 @@ type upOptions struct {
 	noPrefix, noColour, stamped bool
 	abortOnExit, abortOnFailure bool
 	exitCodeFrom                string
+	expectRevision              uint64
+	planFile                    string
 }
 
 func newUp(a *app) *cobra.Command {
@@ -52,19 +55,29 @@ Then follow the logs, until Ctrl-C stops the stack (a second Ctrl-C
 kills it) or everything has exited. With --detach return instead; Ctrl-C
 while waiting then leaves the rollout to the agent.
 
-With services named, only they and what they depend on are changed.` + exitStatus(
-			"3    not ready in time; the rollout goes on",
+With services named, only they and what they depend on are changed.
+
+With --plan the Compose file is not looked at: what berth plan --out
+wrote is carried out, exactly that. If the agent would do anything else
+by now, nothing is done and what moved is told.` + exitStatus(
+			"3    not ready in time, and the rollout goes on; or it has paused",
 			"4    the new revision failed and was rolled back",
 			"N    with --exit-code-from or --abort-on-container-exit: the code of",
 			"     that container"),
 		Example: `  berth up -d
   berth up -d --wait-timeout 60
+  berth plan --out plan.json; berth up -d --plan plan.json
   berth up --exit-code-from tests`,
 		ValidArgsFunction: a.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.timeout = timeoutFlag(cmd, timeout)
 			if err := o.check(); err != nil {
 				return err
+			}
+			if o.planFile != "" {
+				if err := a.checkPlanned(cmd, args); err != nil {
+					return err
+				}
 			}
 			return a.up(cmd.Context(), o, args)
 		},
@@ -93,7 +106,13 @@ With services named, only they and what they depend on are changed.` + exitStatu
 	f.BoolVar(&o.abortOnExit, "abort-on-container-exit", false, "stop the stack when a container exits")
 	f.BoolVar(&o.abortOnFailure, "abort-on-container-failure", false, "stop the stack when a container exits with an error")
 	f.StringVar(&o.exitCodeFrom, "exit-code-from", "", "exit as this `SERVICE` does; implies --abort-on-container-exit")
+	f.StringVar(&o.planFile, "plan", "", "carry out the plan in this `FILE`, exactly")
+	expectRevisionFlag(f, &o.expectRevision)
 	return cmd
+}
+
+func expectRevisionFlag(f *pflag.FlagSet, revision *uint64) {
+	f.Uint64Var(revision, "expect-revision", 0, "refuse if the stack is not at this `REVISION` any more")
 }
 
 // check refuses flags that contradict each other, and settles those that
@@ -129,11 +148,7 @@ func (o *upOptions) check() error {
 
 func (a *app) up(ctx context.Context, o upOptions, services []string) error {
 	a.greet(ctx)
-	result, err := a.load(ctx, services, o.noDeps)
-	if err != nil {
-		return err
-	}
-	req, err := o.request(result.Stack, services)
+	req, services, err := a.upRequest(ctx, o, services)
 	if err != nil {
 		return err
 	}
@@ -146,6 +161,26 @@ func (a *app) up(ctx context.Context, o upOptions, services []string) error {
 		return r.detached(ctx)
 	}
 	return r.attached(ctx)
+}
+
+// upRequest is what up asks of the agent, and the services that were named:
+// by the Compose file and the flags, or by a plan.
+func (a *app) upRequest(ctx context.Context, o upOptions, services []string) (api.ApplyRequest, []string, error) {
+	if o.planFile == "" {
+		result, err := a.load(ctx, services, o.noDeps)
+		if err != nil {
+			return api.ApplyRequest{}, nil, err
+		}
+		req, err := o.request(result.Stack, services)
+		return req, services, err
+	}
+	p, err := readPlanFile(o.planFile)
+	if err != nil {
+		return api.ApplyRequest{}, nil, err
+	}
+	req := p.planned()
+	req.Wait = !o.noWait
+	return req, p.Services, o.checkExitCodeFrom(&req.Stack)
 }
 
 // request is what the flags ask of the agent.
@@ -161,39 +196,43 @@ func (o *upOptions) request(stack *spec.Stack, services []string) (api.ApplyRequ
 		StopTimeout:   o.timeout,
 		Wait:          !o.noWait,
 		Actor:         actor(),
+
+		ExpectRevision: o.expectRevision,
 	}
 	if len(services) > 0 {
 		req.Services = slices.Sorted(maps.Keys(stack.Services))
 	}
-	for _, s := range o.scale {
-		service, number, found := strings.Cut(s, "=")
-		n, err := strconv.Atoi(number)
-		if !found || err != nil || n < 0 {
-			return req, fmt.Errorf("--scale %q: want SERVICE=NUM", s)
-		}
+	var err error
+	if req.Scale, err = parseScale("--scale ", o.scale); err != nil {
+		return req, err
+	}
+	for service := range req.Scale {
 		if _, known := stack.Services[service]; !known {
-			return req, fmt.Errorf("--scale %q: no such service", s)
-		}
-		if req.Scale == nil {
-			req.Scale = map[string]int{}
-		}
-		req.Scale[service] = n
-	}
-	if s := o.exitCodeFrom; s != "" {
-		if _, known := stack.Services[s]; !known {
-			return req, fmt.Errorf("--exit-code-from %q: no such service", s)
+			return req, fmt.Errorf("--scale %s: no such service", service)
 		}
 	}
-	return req, nil
+	return req, o.checkExitCodeFrom(stack)
 }
 
-// actor is who asks, for the history of the stack.
-func actor() string {
-	u, err := user.Current()
-	if err != nil {
-		return ""
+func (o *upOptions) checkExitCodeFrom(stack *spec.Stack) error {
+	if _, known := stack.Services[o.exitCodeFrom]; o.exitCodeFrom != "" && !known {
+		return fmt.Errorf("--exit-code-from %q: no such service", o.exitCodeFrom)
 	}
-	return u.Username
+	return nil
+}
+
+// actor is who asks, for the history of the stack: user@host, and the user
+// behind sudo rather than root.
+func actor() string {
+	name := os.Getenv("SUDO_USER")
+	if u, err := user.Current(); err == nil && (name == "" || u.Uid != "0") {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil || name == "" {
+		return name
+	}
+	return name + "@" + host
 }
 
 // rollout is one `up` under way.
@@ -216,10 +255,18 @@ var errTimeout = errors.New("--wait-timeout is over")
 func (r *rollout) detached(ctx context.Context) error {
 	err := r.apply(ctx)
 	if interruptedBy(ctx, err) {
-		fmt.Fprintln(r.stderr, "the rollout goes on; `berth up` again re-attaches")
+		fmt.Fprintln(r.stderr, r.goesOn())
 		return exit{code: exitInterrupted}
 	}
 	return err
+}
+
+// goesOn says how to attach to the rollout again.
+func (r *rollout) goesOn() string {
+	if r.request.Canary != nil || r.request.ExpectPlan != nil {
+		return "the rollout goes on; `berth rollout status --watch` follows it"
+	}
+	return "the rollout goes on; `berth up` again re-attaches"
 }
 
 // apply sends the stack and shows progress to the end of the rollout, or for
@@ -233,11 +280,29 @@ func (r *rollout) apply(ctx context.Context) error {
 	done, err := r.show(r.heard(r.client.Apply(ctx, r.request)))
 	switch {
 	case errors.Is(err, errTimeout):
-		return exit{exitNotReady, hinted{r.notReady(), "the rollout goes on; `berth up` again re-attaches"}}
+		return exit{exitNotReady, hinted{r.notReady(), r.goesOn()}}
 	case err != nil:
-		return err
+		return r.moved(ctx, err)
 	}
 	return outcome(done)
+}
+
+// moved adds to the refusal of a plan what is not as it says any more.
+func (r *rollout) moved(ctx context.Context, err error) error {
+	if r.request.ExpectPlan == nil || !api.HasCode(err, api.CodeConflict) {
+		return err
+	}
+	req := r.request
+	req.ExpectPlan, req.ExpectRevision = nil, 0
+	now, planErr := r.client.Plan(ctx, req)
+	if planErr != nil {
+		return err // the refusal says enough
+	}
+	var text strings.Builder
+	if cli.WriteMoved(&text, *r.request.ExpectPlan, now) != nil || text.Len() == 0 {
+		return err
+	}
+	return hinted{fmt.Errorf("%w\n%s", err, strings.TrimRight(text.String(), "\n")), "look at `berth plan` again, and write it with --out"}
 }
 
 // heard keeps what the stream tells of services, leaves out what flags
