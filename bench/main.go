@@ -1,11 +1,15 @@
-// Command bench times `berth up` and `berth down` of many services of one
-// small image, beside a floor measured in the same run: what the machine
-// itself needs for as many network namespaces, links, overlay mounts, conmons
-// and containers. The ratio of the two is Berth's own cost; it can be compared
-// between machines, seconds can't.
+// Command bench measures Berth beside what the machine itself can do, and
+// shows what replacing running services costs their clients. Its sections:
+//
+//	up       `berth up` and `berth down` of many services of one small image,
+//	         beside a floor measured in the same run: what the machine itself
+//	         needs for as many network namespaces, links, overlay mounts,
+//	         conmons and containers. The ratio of the two is Berth's own cost;
+//	         it can be compared between machines, seconds can't.
+//	rollout  deploys under load
 //
 // Everything runs in private network and mount namespaces and is gone
-// afterwards. It needs root.
+// afterwards. It needs root. It exits 1 if a target is missed.
 package main
 
 import (
@@ -16,35 +20,63 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"berth/bench/rollout"
 	"berth/testbed"
 	"berth/testbed/fixture"
 )
 
-// image is what every service runs: one static program of 2 MB.
+// image is what every service of section up runs: one static program of 2 MB.
 const image = "berth-testbed/tiny:latest"
+
+// served is what the services of the other sections run.
+const served = "berth-testbed/echo:latest"
 
 type options struct {
 	n, parallel, rounds int
 	bin                 string
 	floorOnly           bool
+	only                string
+	rollout             rollout.Options
+}
+
+// section is a part of the bench that can be run alone. It may fill the folder
+// dir, and fails if what it shows is not what it must show.
+type section struct {
+	name string
+	run  func(ctx context.Context, o options, dir string) error
+}
+
+var sections = []section{
+	{"up", up},
+	{"rollout", rolling(rollout.Deploys)},
 }
 
 func main() {
 	var o options
-	flag.IntVar(&o.n, "n", 50, "services")
-	flag.IntVar(&o.parallel, "parallel", 8, "containers that the floor makes at once")
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds; medians are printed")
+	flag.StringVar(&o.only, "only", "", "sections to run, as in up,rollout (default all)")
+	flag.IntVar(&o.n, "n", 50, "up: services")
+	flag.IntVar(&o.parallel, "parallel", 8, "up: containers that the floor makes at once")
+	flag.IntVar(&o.rounds, "rounds", 5, "up: rounds; medians are printed")
 	flag.StringVar(&o.bin, "bin", "bin", "folder of berth and berthd")
-	flag.BoolVar(&o.floorOnly, "floor", false, "measure the floor only")
+	flag.BoolVar(&o.floorOnly, "floor", false, "up: measure the floor only")
+	flag.IntVar(&o.rollout.Deploys, "deploys", 30, "rollout: deploys")
+	flag.BoolVar(&o.rollout.Keep, "log", false, "print the agent's log after each section but up")
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "error: the bench makes containers; run it as root")
 		os.Exit(1)
 	}
+	chosen, err := choose(o.only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
 	testbed.Isolate()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, o)
+	err = run(ctx, o, chosen)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -52,7 +84,67 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, o options) (err error) {
+// choose finds the sections that a list names; all of them for "".
+func choose(only string) ([]section, error) {
+	if only == "" {
+		return sections, nil
+	}
+	var chosen []section
+	for name := range strings.SplitSeq(only, ",") {
+		i := slices.IndexFunc(sections, func(s section) bool { return s.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-only: there is no section %q", name)
+		}
+		chosen = append(chosen, sections[i])
+	}
+	return chosen, nil
+}
+
+// run carries on after a section that failed.
+func run(ctx context.Context, o options, chosen []section) (err error) {
+	dir, err := os.MkdirTemp("", "berth-bench-")
+	if err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	var errs []error
+	for i, s := range chosen {
+		if i > 0 {
+			fmt.Println()
+		}
+		fmt.Printf("== %s\n", s.name)
+		if err := s.run(ctx, o, filepath.Join(dir, s.name)); err != nil {
+			fmt.Printf("%s: %v\n", s.name, err)
+			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// rolling is a section of package rollout.
+func rolling(show func(context.Context, rollout.Options) error) func(context.Context, options, string) error {
+	return func(ctx context.Context, o options, dir string) error {
+		cache, err := fixture.Open()
+		if err != nil {
+			return err
+		}
+		r := o.rollout
+		if r.Archive, err = cache.Archive(ctx, served); err != nil {
+			return err
+		}
+		if r.Bin, err = filepath.Abs(o.bin); err != nil {
+			return fmt.Errorf("find the programs: %w", err)
+		}
+		r.Dir, r.Out = dir, os.Stdout
+		return show(ctx, r)
+	}
+}
+
+// up times up and down of many services.
+func up(ctx context.Context, o options, dir string) (err error) {
 	cache, err := fixture.Open()
 	if err != nil {
 		return err
@@ -65,11 +157,6 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "berth-bench-")
-	if err != nil {
-		return fmt.Errorf("make a folder: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
 	floor, err := newFloor(filepath.Join(dir, "floor"), img, o)
 	if err != nil {

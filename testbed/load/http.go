@@ -37,7 +37,7 @@ func (l *Load) requests(ctx context.Context, targets []Target, rate int) {
 			}
 			t := &targets[sent%len(targets)]
 			under.Go(func() {
-				version, err := t.request(due)
+				version, err := t.request(context.WithoutCancel(ctx), due)
 				if err != nil {
 					l.failure(Requests, t, due, err)
 					return
@@ -48,10 +48,15 @@ func (l *Load) requests(ctx context.Context, targets []Target, rate int) {
 	}
 }
 
-// request is one HTTP request on a connection of its own. It is carried
-// through when the load ends meanwhile.
-func (t *Target) request(due time.Time) (version string, err error) {
-	ctx, cancel := context.WithDeadline(context.Background(), due.Add(answerLimit))
+// Ask is one HTTP request on a connection of its own; it returns the version
+// that answers.
+func (t *Target) Ask(ctx context.Context) (version string, err error) {
+	return t.request(ctx, time.Now())
+}
+
+// request is Ask for a request that was due at some time.
+func (t *Target) request(ctx context.Context, due time.Time) (version string, err error) {
+	ctx, cancel := context.WithDeadline(ctx, due.Add(answerLimit))
 	defer cancel()
 	c, err := t.From.DialContext(ctx, "tcp", t.HTTP)
 	if err != nil {

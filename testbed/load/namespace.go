@@ -35,6 +35,29 @@ func OpenNamespace(path string) (*Namespace, error) {
 	return newNamespace(func() error { return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET) })
 }
 
+// NewNamespace makes a network namespace, as if it were another machine's. It
+// is there as long as anything is in it; file stands for it, for links that are
+// to be moved there.
+func NewNamespace() (n *Namespace, file *os.File, err error) {
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever, as in newNamespace
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			file, err = os.Open("/proc/thread-self/ns/net")
+		}
+		made <- err
+	}()
+	if err := <-made; err != nil {
+		return nil, nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	if n, err = newNamespace(func() error { return unix.Setns(int(file.Fd()), unix.CLONE_NEWNET) }); err != nil {
+		file.Close()
+		return nil, nil, err
+	}
+	return n, file, nil
+}
+
 // newNamespace starts threads that enter it. They are locked to their
 // goroutines for ever, so they end with them and never serve another one.
 func newNamespace(enter func() error) (*Namespace, error) {
@@ -66,6 +89,13 @@ func newNamespace(enter func() error) (*Namespace, error) {
 
 // Close ends the threads. Connections stay open.
 func (n *Namespace) Close() { n.once.Do(func() { close(n.do) }) }
+
+// Do runs f on a thread that is in the namespace.
+func (n *Namespace) Do(f func() error) error {
+	done := make(chan error)
+	n.do <- func() { done <- f() }
+	return <-done
+}
 
 // DialContext is net.Dialer's. A host must be an address: names would be
 // resolved elsewhere.
