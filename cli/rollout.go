@@ -50,7 +50,7 @@ func WriteRollout(s Screen, r api.Rollout, now time.Time) error {
 	}
 	fact("reason", Escape(r.Reason))
 	if c := r.Canary; c != nil {
-		fact("canary", fmt.Sprintf("%s, %d %% of its new connections", Escape(c.Service), c.Percent))
+		fact("canary", fmt.Sprintf("%s, %d%% of its new connections", Escape(c.Service), c.Percent))
 	}
 	fact("next", rolloutNext(r))
 	if len(r.Services) == 0 {

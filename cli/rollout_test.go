@@ -54,7 +54,7 @@ func TestRollout_StatesAndTheirFacts(t *testing.T) {
 `},
 		{api.Rollout{Stack: "shop", Revision: 8, From: 7, State: api.RolloutCanary, StartedAt: begin, Canary: &api.Canary{Service: "web", Percent: 10}}, `shop: revision 7 → 8  canary
   began    2026-01-02 03:04:05 (2 days ago)
-  canary   web, 10 % of its new connections
+  canary   web, 10% of its new connections
 ` + "  next     `berth canary promote` or `berth canary abort`\n"},
 		{api.Rollout{Stack: "shop", Revision: 8, From: 7, State: api.RolloutRollbackPaused}, `shop: revision 7 → 8  rollback paused
   began    not known when

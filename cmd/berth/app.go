@@ -226,7 +226,18 @@ func (a *app) carry(stream iter.Seq2[api.Progress, error]) error {
 	if err != nil {
 		return err
 	}
-	return outcome(done)
+	return a.over(done)
+}
+
+// over is outcome; what there is to say of a success is printed.
+func (a *app) over(d api.Done) error {
+	if d.Outcome == api.OutcomeDone && d.Detail != "" {
+		fmt.Fprintln(a.stderr, cli.Escape(d.Detail))
+		if d.Hint != "" {
+			fmt.Fprintln(a.stderr, "hint: "+cli.Escape(d.Hint))
+		}
+	}
+	return outcome(d)
 }
 
 // outcome turns the end of a stream of progress into an exit.

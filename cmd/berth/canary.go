@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/api"
-	"berth/cli"
 )
 
 func newCanary(a *app) *cobra.Command {
@@ -89,25 +88,7 @@ func (a *app) canary(ctx context.Context, o upOptions, c api.Canary) error {
 		return err
 	}
 	r := &rollout{app: a, client: client, request: req, options: o, named: services, began: time.Now()}
-	if err := r.detached(ctx); err != nil || o.noWait {
-		return err
-	}
-	return a.sayCanary(ctx, client, req.Stack.Name, c)
-}
-
-// sayCanary says where the canary stands now that its apply is done.
-func (a *app) sayCanary(ctx context.Context, client *api.Client, stack string, c api.Canary) error {
-	now, err := client.Rollout(ctx, stack)
-	if err != nil {
-		return err
-	}
-	if now.State != api.RolloutCanary || now.Canary == nil {
-		fmt.Fprintf(a.stderr, "%s is as the file has it: there is nothing to try\n", c.Service)
-		return nil
-	}
-	fmt.Fprintf(a.stderr, "%s: %d %% of the new connections go to revision %d\n", cli.Escape(now.Canary.Service), now.Canary.Percent, now.Revision)
-	fmt.Fprintln(a.stderr, "hint: `berth canary promote` goes on, `berth canary abort` goes back")
-	return nil
+	return r.detached(ctx)
 }
 
 // endCanary promotes or aborts the canary that is under way, which must be the

@@ -234,10 +234,7 @@ func (a *app) rollOn(ctx context.Context, client *api.Client, stack string, req 
 	if done.Outcome == api.OutcomeRolledBack && back || done.Outcome == api.OutcomePaused && paused {
 		done.Outcome = api.OutcomeDone
 	}
-	if done.Outcome == api.OutcomeDone && done.Detail != "" {
-		fmt.Fprintln(a.stderr, cli.Escape(done.Detail))
-	}
-	return outcome(done)
+	return a.over(done)
 }
 
 // rolled shows a rollout to its end. An interrupt detaches from it.
@@ -256,5 +253,5 @@ func (a *app) carryRollout(ctx context.Context, stream iter.Seq2[api.Progress, e
 	if err != nil {
 		return err
 	}
-	return outcome(done)
+	return a.over(done)
 }

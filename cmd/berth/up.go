@@ -284,7 +284,7 @@ func (r *rollout) apply(ctx context.Context) error {
 	case err != nil:
 		return r.moved(ctx, err)
 	}
-	return outcome(done)
+	return r.over(done)
 }
 
 // moved adds to the refusal of a plan what is not as it says any more.
