@@ -23,7 +23,11 @@ func (l *loading) check() {
 		c.all()
 	}
 	l.checkJobs()
+	for _, key := range sortedKeys(p.Configs) {
+		l.checkOnChange("configs."+key, p.Configs[key].Extensions)
+	}
 	for _, key := range sortedKeys(p.Secrets) {
+		l.checkOnChange("secrets."+key, p.Secrets[key].Extensions)
 		if s := p.Secrets[key]; !bool(s.External) && s.File == "" && s.Environment == "" {
 			l.add(l.placed(Error, "secrets."+key, "secret "+key+" has no content", "give it with file or environment"))
 		}

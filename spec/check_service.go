@@ -34,6 +34,8 @@ func (c serviceCheck) all() {
 	c.limits()
 	c.mounts()
 	c.values()
+	c.updates()
+	c.l.extended[c.name] = c.extensions()
 }
 
 func (c serviceCheck) image() {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
 )
 
 // maxReplicas of one service: a slip of the finger must not start a million
@@ -61,6 +63,29 @@ func (c serviceCheck) values() {
 			c.failValue(c.at+".stop_signal", "there is no signal "+sig, "write SIGTERM, SIGQUIT or a number")
 		}
 	}
+}
+
+// updates checks deploy.update_config and deploy.rollback_config.
+func (c serviceCheck) updates() {
+	if c.s.Deploy == nil {
+		return
+	}
+	check := func(attr string, u *types.UpdateConfig) {
+		if u == nil {
+			return
+		}
+		if u.Delay < 0 {
+			c.wrong(attr+".delay", fmt.Sprintf("is %s", u.Delay), "write 0s or more")
+		}
+		if u.Monitor < 0 {
+			c.wrong(attr+".monitor", fmt.Sprintf("is %s", u.Monitor), "write 0s or more")
+		}
+		if r := u.MaxFailureRatio; !(r >= 0 && r <= 1) { //nolint:staticcheck // not a number is wrong too
+			c.wrong(attr+".max_failure_ratio", fmt.Sprintf("is %v", r), "write a number from 0 to 1")
+		}
+	}
+	check("deploy.update_config", c.s.Deploy.UpdateConfig)
+	check("deploy.rollback_config", c.s.Deploy.RollbackConfig)
 }
 
 func (c serviceCheck) capabilities(attr string, names []string) {

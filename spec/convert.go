@@ -46,9 +46,18 @@ func (l *loading) convert() {
 	for key, s := range p.Secrets {
 		st.Secrets[key] = l.file("secrets."+key, key, types.FileObjectConfig(s))
 	}
+	for _, s := range st.Services {
+		for i := range s.Configs {
+			s.Configs[i].inherit(st.Configs[s.Configs[i].Source])
+		}
+		for i := range s.Secrets {
+			s.Secrets[i].inherit(st.Secrets[s.Secrets[i].Source])
+		}
+	}
 	joinDefault(st)
 	markOneShots(st)
 	st.Positions = l.positions()
+	l.placeMounts(st)
 	l.stack = st
 }
 
@@ -95,6 +104,9 @@ func network(key string, n types.NetworkConfig) Network {
 // file reads what a config or a secret delivers.
 func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 	f := File{Key: key, Name: c.Name, External: bool(c.External), Labels: filled(c.Labels)}
+	if f.OnChange, _ = onChange(c.Extensions); f.OnChange == OnChangeReplace {
+		f.OnChange = ""
+	}
 	problem := func(attr, message, hint string) {
 		l.add(l.placed(l.atUp(), path+attr, message, hint))
 	}

@@ -24,12 +24,13 @@ const (
 	saidAdded   = "added"
 	saidRemoved = "removed"
 	saidChanged = "changed"
+	saidWatched = "is watched "
 )
 
 // String is one line: "command: [a] → [b]", "environment.TOKEN: changed".
 func (c Change) String() string {
 	switch {
-	case c.Old == "" && (c.New == saidAdded || c.New == saidRemoved || c.New == saidChanged):
+	case c.Old == "" && (c.New == saidAdded || c.New == saidRemoved || c.New == saidChanged || strings.HasPrefix(c.New, saidWatched)):
 		return c.Path + ": " + c.New
 	case c.Old == "":
 		return c.Path + ": " + c.New + " added"
@@ -52,7 +53,15 @@ func Diff(old, new *Service, oldID, newID Identity) []Change {
 		out = append(out, d.changes...)
 	}
 	sortChanges(out)
-	return append(out, diffIdentity(oldID.used(old), newID.used(new))...)
+	content := diffIdentity(oldID.used(old), newID.used(new))
+	was, is := InPlaceIdentity(old, oldID), InPlaceIdentity(new, newID)
+	for _, k := range bothKeys(was, is) {
+		if o, n := was[k], is[k]; o != "" && n != "" && o != n {
+			content = append(content, Change{Path: k + ".content", Class: ClassInPlace, New: saidChanged})
+		}
+	}
+	sortChanges(content)
+	return append(out, content...)
 }
 
 func diffIdentity(old, new Identity) []Change {
@@ -77,7 +86,6 @@ func diffIdentity(old, new Identity) []Change {
 			}
 		}
 	}
-	sortChanges(out)
 	return out
 }
 
@@ -101,6 +109,10 @@ func (d *differ) compare(path string, old, new reflect.Value) {
 		d.maps(path, old, new)
 	case old.Kind() == reflect.Struct:
 		for _, f := range fieldsOf(old.Type()) {
+			if _, ok := old.Interface().(Mount); ok && f.name == "digest" {
+				d.content(path+".content", old.Field(f.index).String(), new.Field(f.index).String())
+				continue
+			}
 			d.compare(path+"."+f.name, old.Field(f.index), new.Field(f.index))
 		}
 	case old.Kind() == reflect.Pointer && old.Type().Elem().Kind() == reflect.Struct && !old.IsNil() && !new.IsNil():
@@ -109,6 +121,19 @@ func (d *differ) compare(path string, old, new reflect.Value) {
 		d.lists(path, old, new)
 	default:
 		d.say(path, show(old), show(new))
+	}
+}
+
+// content compares the digests of a bind that is watched.
+func (d *differ) content(path, old, new string) {
+	switch {
+	case old == new:
+	case old == "":
+		d.changes = append(d.changes, Change{Path: path, Class: d.class, New: saidWatched + "from now on"})
+	case new == "":
+		d.changes = append(d.changes, Change{Path: path, Class: d.class, New: saidWatched + "no more"})
+	default:
+		d.changes = append(d.changes, Change{Path: path, Class: d.class, New: saidChanged})
 	}
 }
 

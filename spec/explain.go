@@ -269,6 +269,7 @@ var valueWords = []struct {
 	{regexp.MustCompile(`invalid suffix: '(.*)'`), "is not a unit of size", "write 64m or 2g"},
 	{regexp.MustCompile(`strconv\.\w+: parsing "(.*)": invalid syntax`), "is not a number", "write digits"},
 	{regexp.MustCompile(`strconv\.\w+: parsing "(.*)": value out of range`), "is too large", "write a smaller number"},
+	{regexp.MustCompile(`: (-\S+) overflows uint$`), "is below zero", "write 0 or more"},
 }
 
 func (l *loading) valueError(path, text string) Diagnostic {

@@ -60,16 +60,8 @@ func (id Identity) used(s *Service) Identity {
 		})
 		return out
 	}
-	id.Configs = keep(id.Configs, func(yield func(string)) {
-		for _, c := range s.Configs {
-			yield(c.Source)
-		}
-	})
-	id.Secrets = keep(id.Secrets, func(yield func(string)) {
-		for _, c := range s.Secrets {
-			yield(c.Source)
-		}
-	})
+	id.Configs = keep(id.Configs, func(yield func(string)) { sources(s.Configs, false, yield) })
+	id.Secrets = keep(id.Secrets, func(yield func(string)) { sources(s.Secrets, false, yield) })
 	id.Volumes = keep(id.Volumes, func(yield func(string)) {
 		for _, m := range s.Mounts {
 			if m.Type == MountVolume {
@@ -83,6 +75,38 @@ func (id Identity) used(s *Service) Identity {
 		}
 	})
 	return id
+}
+
+// sources yields the configs or secrets of a service whose content is changed
+// in place, or those whose content replaces the tasks: one that any of its
+// mounts asks that of.
+func sources(mounts []FileMount, inPlace bool, yield func(string)) {
+	replaces := map[string]bool{}
+	for _, m := range mounts {
+		replaces[m.Source] = replaces[m.Source] || m.OnChange == ""
+	}
+	for source, r := range replaces {
+		if r != inPlace {
+			yield(source)
+		}
+	}
+}
+
+// InPlaceIdentity is the part of id that is not in the hash of s, as a change
+// of it reaches a running task (x-on-change): digests by "configs.NAME" and
+// "secrets.NAME".
+func InPlaceIdentity(s *Service, id Identity) map[string]string {
+	out := map[string]string{}
+	take := func(kind string, mounts []FileMount, digests map[string]string) {
+		sources(mounts, true, func(source string) {
+			if d := digests[source]; d != "" {
+				out[kind+"."+source] = d
+			}
+		})
+	}
+	take("configs", s.Configs, id.Configs)
+	take("secrets", s.Secrets, id.Secrets)
+	return out
 }
 
 // hashVersion names the encoding. It changes only if the meaning of an

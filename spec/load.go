@@ -89,7 +89,7 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 		return nil, fmt.Errorf("look into folder %s: it is a file", dir)
 	}
 	filterLoaderWarnings()
-	l := &loading{o: o, dir: dir, bySource: map[string]*source{}}
+	l := &loading{o: o, dir: dir, bySource: map[string]*source{}, extended: map[string]extended{}}
 	l.run(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("load Compose files: %w", err)
@@ -127,6 +127,9 @@ type loading struct {
 	// ignored becomes diagnostics for what is still in the stack.
 	ignored Diagnostics
 	resets  []string // paths that a file removes with !reset
+
+	// extended is what the extension keys of each service say.
+	extended map[string]extended
 
 	project *types.Project
 	stack   *Stack

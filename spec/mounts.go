@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/compose-spec/compose-go/v2/format"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/go-units"
 )
@@ -88,6 +89,7 @@ func fileMount(c types.FileReferenceConfig, dir string) FileMount {
 	if c.Mode != nil {
 		m.Mode = uint32(*c.Mode) & 0o7777
 	}
+	m.OnChange, _ = onChange(c.Extensions)
 	return m
 }
 
@@ -129,4 +131,37 @@ func port(p types.ServicePortConfig) (Port, error) {
 		}
 	}
 	return out, nil
+}
+
+// placeMounts adds the places of mounts to the positions of st, by target:
+// "services.web.mounts./data". Of several entries for one target the last
+// counts, as it does for the loader.
+func (l *loading) placeMounts(st *Stack) {
+	for name, s := range st.Services {
+		for _, attr := range []string{"volumes", "tmpfs"} {
+			for i := 0; ; i++ {
+				p, ok := l.places[fmt.Sprintf("services.%s.%s.%d", name, attr, i)]
+				if !ok {
+					break
+				}
+				target := writtenTarget(p)
+				if slices.ContainsFunc(s.Mounts, func(m Mount) bool { return m.Target == target }) {
+					st.Positions["services."+name+".mounts."+target] = p.position()
+				}
+			}
+		}
+	}
+}
+
+// writtenTarget is the target of an entry of volumes or tmpfs, as far as it
+// can be read without variables.
+func writtenTarget(p place) string {
+	n := resolve(p.value)
+	if t := get(n, "target"); t != nil {
+		return cleanTarget(t.Value)
+	}
+	if v, err := format.ParseVolume(n.Value); err == nil && v.Target != "" {
+		return cleanTarget(v.Target)
+	}
+	return ""
 }

@@ -20,7 +20,13 @@ func (l *loading) resources(at string, s types.ServiceConfig) Resources {
 		n := int64(s.MemSwappiness)
 		r.MemorySwappiness = &n
 	}
-	if s.Deploy == nil || s.Deploy.Resources.Limits == nil {
+	if s.Deploy == nil {
+		return r
+	}
+	if reserved := s.Deploy.Resources.Reservations; reserved != nil {
+		r.MemoryReservation = cmp.Or(int64(reserved.MemoryBytes), r.MemoryReservation)
+	}
+	if s.Deploy.Resources.Limits == nil {
 		return r
 	}
 	limits := s.Deploy.Resources.Limits

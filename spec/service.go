@@ -35,6 +35,10 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 		DependsOn: l.dependencies(s), Replicas: s.GetScale(), Profiles: list(s.Profiles),
 		Attach: s.Attach,
 	}
+	ext := l.extended[name]
+	out.Readiness, out.Liveness = ext.readiness, ext.liveness
+	out.MinReady, out.Drain, out.ProgressDeadline = ext.minReady, ext.drain, ext.deadline
+	l.watch(&out, ext.watched)
 	if s.Build != nil {
 		out.Build = &Build{Context: s.Build.Context, Dockerfile: s.Build.Dockerfile, Target: s.Build.Target}
 	}
@@ -57,8 +61,8 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 		if d.EndpointMode != "vip" {
 			out.EndpointMode = d.EndpointMode
 		}
-		out.Update = l.updateConfig(at+".deploy.update_config", d.UpdateConfig)
-		out.Rollback = l.updateConfig(at+".deploy.rollback_config", d.RollbackConfig)
+		out.Update = l.updateConfig(at+".deploy.update_config", d.UpdateConfig, "rollback", "pause", "continue")
+		out.Rollback = l.updateConfig(at+".deploy.rollback_config", d.RollbackConfig, "pause", "continue")
 	}
 	return out
 }
@@ -207,13 +211,22 @@ func duration(d *types.Duration) *time.Duration {
 	return &v
 }
 
+// ratio undoes what the loader's float32 does to 0.1.
+func ratio(r float32) float64 {
+	v, _ := strconv.ParseFloat(strconv.FormatFloat(float64(r), 'g', -1, 32), 64)
+	return v
+}
+
 // updateConfig keeps silence apart from zero: the positions know which keys
-// the user wrote.
-func (l *loading) updateConfig(at string, u *types.UpdateConfig) *UpdateConfig {
+// the user wrote. A failure action that is none of the known ones was reported.
+func (l *loading) updateConfig(at string, u *types.UpdateConfig, known ...string) *UpdateConfig {
 	if u == nil {
 		return nil
 	}
-	out := &UpdateConfig{FailureAction: u.FailureAction, MaxFailureRatio: float64(u.MaxFailureRatio), Order: u.Order}
+	out := &UpdateConfig{MaxFailureRatio: ratio(u.MaxFailureRatio), Order: u.Order}
+	if slices.Contains(known, u.FailureAction) {
+		out.FailureAction = u.FailureAction
+	}
 	if u.Parallelism != nil {
 		n := int(min(*u.Parallelism, 1<<31-1))
 		out.Parallelism = &n

@@ -181,8 +181,10 @@ type FileMount struct {
 	Mode   uint32 `json:"mode"` // permission bits; 0444 when the file is silent
 	// OnChange (x-on-change) is what a change of the content does: "" or
 	// "replace" replaces the tasks, "signal:NAME" delivers it and signals,
-	// "ignore" leaves it to the next replacement.
-	OnChange string `json:"on_change,omitempty" class:"inplace"`
+	// "ignore" leaves it to the next replacement. Load leaves "replace" out and
+	// fills in what the File says. A change of this field itself replaces the
+	// tasks, once.
+	OnChange string `json:"on_change,omitempty"`
 }
 
 // Attachment puts a service on a network.

@@ -95,8 +95,22 @@ var table = []group{
 
 	{under: "services.*.deploy", names: `. endpoint_mode replicas resources resources.limits resources.limits.cpus
 		resources.limits.memory resources.limits.pids restart_policy restart_policy.condition restart_policy.delay
-		restart_policy.max_attempts restart_policy.window update_config update_config.order
-		update_config.parallelism`},
+		restart_policy.max_attempts restart_policy.window rollback_config rollback_config.delay
+		rollback_config.max_failure_ratio rollback_config.monitor rollback_config.parallelism resources.reservations
+		resources.reservations.memory update_config update_config.delay update_config.max_failure_ratio
+		update_config.monitor update_config.parallelism`},
+	{
+		under: "services.*.deploy", names: "rollback_config.order update_config.order",
+		values: []string{"start-first", "stop-first"}, hint: "write start-first or stop-first",
+	},
+	{
+		under: "services.*.deploy.update_config.failure_action", names: ".",
+		values: []string{"rollback", "pause", "continue"}, hint: "write rollback, pause or continue",
+	},
+	{
+		under: "services.*.deploy.rollback_config.failure_action", names: ".",
+		values: []string{"pause", "continue"}, hint: "write pause or continue",
+	},
 	{
 		under: "services.*.deploy.mode", names: ".", values: []string{"replicated"},
 		hint: "use mode replicated with replicas",
@@ -110,19 +124,11 @@ var table = []group{
 		ignored: true, hint: "the stack runs on this machine",
 	},
 	{
-		under: "services.*.deploy.resources.reservations", names: `. cpus devices devices.[].capabilities devices.[].count
+		under: "services.*.deploy.resources.reservations", names: `cpus devices devices.[].capabilities devices.[].count
 			devices.[].device_ids devices.[].driver devices.[].options devices.[].options.* generic_resources
 			generic_resources.[].discrete_resource_spec generic_resources.[].discrete_resource_spec.kind
-			generic_resources.[].discrete_resource_spec.value memory`,
-		ignored: true, hint: "limits are honoured: resources.limits",
-	},
-	{
-		under: "services.*.deploy.update_config", names: "delay failure_action max_failure_ratio monitor",
-		ignored: true, hint: "order and parallelism are honoured; a version that is not ready leaves the old one serving",
-	},
-	{
-		under: "services.*.deploy.rollback_config", names: ". delay failure_action max_failure_ratio monitor order parallelism",
-		ignored: true, hint: "remove it",
+			generic_resources.[].discrete_resource_spec.value`,
+		ignored: true, hint: "limits are honoured: resources.limits; of reservations only memory",
 	},
 
 	{
