@@ -54,9 +54,11 @@ func (l *loading) convert() {
 			s.Secrets[i].inherit(st.Secrets[s.Secrets[i].Source])
 		}
 	}
+	l.preStart(st)
 	joinDefault(st)
 	markOneShots(st)
 	st.Positions = l.positions()
+	l.placeSteps(st.Positions)
 	l.placeMounts(st)
 	l.stack = st
 }

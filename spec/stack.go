@@ -131,6 +131,8 @@ type Service struct {
 	// (depends_on condition service_completed_successfully): it runs once
 	// per revision and is not restarted.
 	OneShot bool `json:"one_shot,omitempty" class:"ignored"`
+	// StepOf is the service of which this one runs a pre_start step.
+	StepOf string `json:"step_of,omitempty" class:"ignored"`
 }
 
 // Build is what is needed to say that a service wants building.

@@ -155,10 +155,7 @@ var table = []group{
 		under: "services.*.pre_stop", names: ". [].command [].environment [].environment.* [].privileged [].user [].working_dir",
 		ignored: true, hint: "handle the stop signal in the container; stop_grace_period gives it time",
 	},
-	{
-		under: "services.*.pre_start", names: ".", ignored: true,
-		hint: "use a service that this one waits for with service_completed_successfully",
-	},
+	{under: "services.*.pre_start", names: "."},
 	{
 		under: "services.*.provider", names: ". options options.* type", ignored: true,
 		hint: "start what the provider gives yourself",
@@ -273,29 +270,35 @@ var support = sync.OnceValue(func() []Attribute {
 	add := func(g group, path string) {
 		out = append(out, Attribute{Path: path, Honoured: !g.ignored, Values: g.values, Hint: g.hint})
 	}
-	var service []string
+	var service []Attribute // relative to one
 	for _, g := range table {
 		for _, name := range strings.Fields(g.names) {
 			path := strings.Trim(strings.TrimSuffix(g.under+"."+name, "."), ".")
 			add(g, path)
 			if rest, ok := strings.CutPrefix(path, "services.*."); ok {
-				service = append(service, rest)
+				service = append(service, Attribute{Path: rest, Honoured: !g.ignored, Values: g.values, Hint: g.hint})
 			}
 		}
 	}
-	mirror := func(under, without string, own ...string) {
+	mirror := func(under, without string, honoured bool, own ...string) {
 		drop := strings.Fields(without)
-		for _, rest := range service {
-			if top, _, _ := strings.Cut(rest, "."); !slices.Contains(drop, top) {
-				add(group{ignored: true}, under+"."+rest)
+		for _, a := range service {
+			if top, _, _ := strings.Cut(a.Path, "."); slices.Contains(drop, top) {
+				continue
 			}
+			if !honoured {
+				a = Attribute{Path: a.Path}
+			}
+			a.Path = under + "." + a.Path
+			out = append(out, a)
 		}
 		for _, name := range own {
 			add(group{ignored: true}, under+"."+name)
 		}
 	}
-	mirror("services.*.pre_start.[]", notInHook, "per_replica")
-	mirror("jobs.*", notInJob, "triggers", "triggers.manual", "triggers.schedule",
+	mirror("services.*.pre_start.[]", notInHook, true)
+	add(group{values: []string{"false"}, hint: "a step runs once for all replicas"}, "services.*.pre_start.[].per_replica")
+	mirror("jobs.*", notInJob, false, "triggers", "triggers.manual", "triggers.schedule",
 		"triggers.schedule.[].concurrency", "triggers.schedule.[].cron", "triggers.schedule.[].missed_fires",
 		"triggers.schedule.[].timezone")
 	slices.SortFunc(out, func(a, b Attribute) int { return strings.Compare(a.Path, b.Path) })
