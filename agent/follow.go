@@ -80,6 +80,9 @@ func (w *watcher) look(plan *reconciler.Plan, s *store.Stack, r *store.Revision,
 		return &api.Done{Outcome: api.OutcomeSuperseded, Detail: fmt.Sprintf("revision %d took over", r.Number)}, false
 	}
 	if plan != nil && plan.Revision == r.Number {
+		if s.Revision != revision {
+			w.back = true
+		}
 		moved = w.report(plan, r, report)
 	}
 	if s.Revision != revision {
@@ -143,6 +146,7 @@ type watcher struct {
 	started  time.Time
 	changes  map[string]string // service: created, replaced …
 	last     map[string]api.ServiceStatus
+	back     bool // the revision failed: services go back to the stable one
 	best     map[string]int
 }
 
@@ -207,6 +211,9 @@ func (w *watcher) note(cur *api.ServiceStatus, st reconciler.Status) {
 		w.changes[st.Service] = change
 	}
 	cur.Change = change
+	if w.back && change != "unchanged" {
+		cur.Change = "back"
+	}
 }
 
 // outcome is nil while something may still change for the better.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -205,8 +206,11 @@ func (p *previewer) service(name string) api.PlanService {
 	case replaced:
 		order, why := p.a.order(&p.next.Stack, &svc, p.next.Digests[name])
 		out.Verb, out.Order, out.Reason = api.PlanReplace, order.String(), why
-		if order == reconciler.StartFirst {
-			out.Reason = "one at a time"
+		switch {
+		case svc.OneShot:
+			out.Order, out.Reason = "", "runs again"+waiters(&p.next.Stack, name)
+		case order == reconciler.StartFirst:
+			out.Reason = howReplaced(&svc)
 		}
 	case old.Replicas != svc.Replicas:
 		out.Verb = api.PlanScale
@@ -220,12 +224,51 @@ func (p *previewer) service(name string) api.PlanService {
 	return out
 }
 
+// waiters names the services that wait for a one-shot to complete.
+func waiters(st *spec.Stack, oneShot string) string {
+	var names []string
+	for _, name := range sortedKeys(st.Services) {
+		for _, d := range st.Services[name].DependsOn {
+			if d.Service == oneShot && d.Condition == spec.DependsCompleted {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return ", before " + strings.Join(names, ", ")
+}
+
+// howReplaced says how many tasks are replaced at once, and for how long new ones are
+// watched.
+func howReplaced(s *spec.Service) string {
+	u := updateOf(s, false)
+	var parts []string
+	switch {
+	case s.Replicas < 2:
+	case u.Parallelism == 0 || u.Parallelism >= s.Replicas:
+		parts = append(parts, "all at once")
+	case u.Parallelism == 1:
+		parts = append(parts, "one at a time")
+	default:
+		parts = append(parts, fmt.Sprintf("%d at a time", u.Parallelism))
+	}
+	if u.Monitor > 0 {
+		parts = append(parts, fmt.Sprintf("watched for %s", u.Monitor))
+	}
+	return strings.Join(parts, ", ")
+}
+
 // indirect says why a service is replaced that did not change itself.
 func (p *previewer) indirect(name string, svc *spec.Service) []api.PlanChange {
 	if p.cur.Epochs[name] != p.record.Epochs[name] {
 		return []api.PlanChange{{Path: "tasks", New: "asked for"}}
 	}
 	var out []api.PlanChange
+	if svc.OneShot && p.rev.Runs[name] != p.next.Runs[name] {
+		out = append(out, api.PlanChange{Path: "run", New: "a service that waits for it is replaced"})
+	}
 	for _, at := range svc.Networks {
 		n := p.next.Stack.Networks[at.Network]
 		if rec := p.v.networks[n.Name]; !n.External && (rec == nil || !sameNetwork(rec.Spec, n)) {

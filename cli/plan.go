@@ -136,6 +136,8 @@ func planChange(c api.PlanChange) (kind, text string) {
 	switch {
 	case before == "" && after == "":
 		text = "changed"
+	case hidden && before == "" && (after == "added" || after == "removed" || after == "changed"):
+		text = after // the values are not told
 	case before == "" && (hidden || after == ""):
 		text = "added"
 	case after == "" && hidden:

@@ -40,7 +40,7 @@ func TestLoad_PreStartSteps_AreOneShotsThatTheServiceWaitsFor(t *testing.T) {
 	if !waitsFor(web, "web-pre-start-2", spec.DependsCompleted) {
 		t.Errorf("web does not wait for its last step: %+v", web.DependsOn)
 	}
-	if at := st.Positions["services.web-pre-start-2.command"]; at.Line != 15 {
+	if at := st.Positions["services.web-pre-start-2.command"]; at.Line != 16 {
 		t.Errorf("the second step's command is at %v", at)
 	}
 }
