@@ -7,6 +7,9 @@
 //	         conmons and containers. The ratio of the two is Berth's own cost;
 //	         it can be compared between machines, seconds can't.
 //	rollout  deploys under load
+//	bad      bad versions under load: all of them go back
+//	kill     the agent killed at random, under load and amid rollouts
+//	ten      ten replicas rolled two at a time: the time and its parts
 //
 // Everything runs in private network and mount namespaces and is gone
 // afterwards. It needs root. It exits 1 if a target is missed.
@@ -52,17 +55,22 @@ type section struct {
 var sections = []section{
 	{"up", up},
 	{"rollout", rolling(rollout.Deploys)},
+	{"bad", rolling(rollout.Bad)},
+	{"kill", rolling(rollout.Kill)},
+	{"ten", rolling(rollout.Ten)},
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.only, "only", "", "sections to run, as in up,rollout (default all)")
+	flag.StringVar(&o.only, "only", "", "sections to run, as in up,ten (default all)")
 	flag.IntVar(&o.n, "n", 50, "up: services")
 	flag.IntVar(&o.parallel, "parallel", 8, "up: containers that the floor makes at once")
 	flag.IntVar(&o.rounds, "rounds", 5, "up: rounds; medians are printed")
 	flag.StringVar(&o.bin, "bin", "bin", "folder of berth and berthd")
 	flag.BoolVar(&o.floorOnly, "floor", false, "up: measure the floor only")
 	flag.IntVar(&o.rollout.Deploys, "deploys", 30, "rollout: deploys")
+	flag.IntVar(&o.rollout.Kills, "kills", 100, "kill: how often the agent is killed")
+	flag.StringVar(&o.rollout.Cases, "case", "", "bad: only cases with this in their name")
 	flag.BoolVar(&o.rollout.Keep, "log", false, "print the agent's log after each section but up")
 	flag.Parse()
 	if os.Geteuid() != 0 {

@@ -66,6 +66,7 @@ func Deploys(ctx context.Context, o Options) error {
 			fmt.Fprintf(o.Out, "deploys of %-5s %2d, took %.1f s (median), at most %.1f s\n", which, len(took[which]), sp.p50.Seconds(), sp.max.Seconds())
 		}
 		wrong = append(wrong, reportLoad(o.Out, result, windows, "deploys")...)
+		wrong = append(wrong, slower(result, windows)...)
 		return errors.Join(err, missed(wrong))
 	})
 }

@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"time"
 
@@ -52,7 +53,7 @@ func spreadOf(d []time.Duration) spread {
 		return spread{}
 	}
 	slices.Sort(d)
-	at := func(p float64) time.Duration { return d[min(len(d)-1, int(p*float64(len(d))))] }
+	at := func(p float64) time.Duration { return d[int(math.Ceil(p*float64(len(d))))-1] }
 	return spread{at(0.50), at(0.99), d[len(d)-1]}
 }
 
@@ -67,36 +68,48 @@ func ms(d time.Duration) string {
 // shownFailures is how many failures of a kind are printed.
 const shownFailures = 10
 
-// reportLoad prints what the clients saw, in and outside of windows, and
-// returns what is wrong with it: failures, and requests that are slower during
-// deploys than they may be.
-func reportLoad(w io.Writer, r *load.Result, ws []window, what string) []string {
-	var wrong []string
-	fmt.Fprintf(w, "\n%-10s %9s %7s   %-26s   %-26s\n", "", "", "", "steady: p50, p99, max ms", what+": p50, p99, max ms")
-	for _, k := range load.Kinds {
-		var steady, busy []time.Duration
-		for _, s := range r.Samples[k] {
-			if inside(ws, s) {
-				busy = append(busy, s.Took)
-			} else {
-				steady = append(steady, s.Took)
-			}
+// split are the times of a kind of clients, out of windows and in them.
+func split(r *load.Result, ws []window, k load.Kind) (steady, busy []time.Duration) {
+	for _, s := range r.Samples[k] {
+		if inside(ws, s) {
+			busy = append(busy, s.Took)
+		} else {
+			steady = append(steady, s.Took)
 		}
+	}
+	return steady, busy
+}
+
+// reportLoad prints what the clients saw, out of windows and in them, and
+// returns what failed: nothing may.
+func reportLoad(w io.Writer, r *load.Result, ws []window, what string) (wrong []string) {
+	fmt.Fprintf(w, "\n%-10s %9s %7s   %-26s   %-26s\n", "", "", "failed", "steady: p50, p99, max ms", what+": p50, p99, max ms")
+	for _, k := range load.Kinds {
+		steady, busy := split(r, ws, k)
 		failed := r.FailedOf(k)
-		if len(steady)+len(busy)+failed == 0 {
+		all := len(steady) + len(busy) + failed
+		if all == 0 {
 			continue
 		}
-		s, b := spreadOf(steady), spreadOf(busy)
-		fmt.Fprintf(w, "%-10s %9d %7d   %s   %s\n", k, len(steady)+len(busy)+failed, failed, s, b)
+		fmt.Fprintf(w, "%-10s %9d %7d   %s   %s\n", k, all, failed, spreadOf(steady), spreadOf(busy))
 		if failed > 0 {
 			wrong = append(wrong, fmt.Sprintf("%d of %s failed, want 0", failed, k))
-		}
-		if limit := 2*s.p99 + 20*time.Millisecond; len(steady) > 0 && b.p99 > limit {
-			wrong = append(wrong, fmt.Sprintf("p99 of %s is %s ms while something is done, want at most %s", k, ms(b.p99), ms(limit)))
 		}
 	}
 	fmt.Fprintf(w, "kept connections opened again between two requests: %d\n", r.Reopens)
 	reportFailures(w, r, ws)
+	return wrong
+}
+
+// slower tells of HTTP requests that take longer in windows than they may.
+func slower(r *load.Result, ws []window) (wrong []string) {
+	for _, k := range []load.Kind{load.Requests, load.Kept} {
+		steady, busy := split(r, ws, k)
+		s, b := spreadOf(steady), spreadOf(busy)
+		if limit := 2*s.p99 + 20*time.Millisecond; b.p99 > limit {
+			wrong = append(wrong, fmt.Sprintf("p99 of %s during deploys is %s ms, want at most %s ms", k, ms(b.p99), ms(limit)))
+		}
+	}
 	return wrong
 }
 
