@@ -324,7 +324,7 @@ func (a *Agent) rolloutStatus(stack string) (*api.Rollout, error) {
 	}
 	out := &api.Rollout{Stack: stack, Revision: s.Revision, From: s.Stable, State: api.RolloutComplete}
 	if r := s.Rollout; r != nil {
-		out.Revision, out.From, out.State, out.Reason = r.Revision, r.From, r.State, r.Reason
+		out.Revision, out.From, out.Failed, out.State, out.Reason = r.Revision, r.From, r.Failed, r.State, r.Reason
 		out.StartedAt, out.EndedAt, out.Actor = r.Started, r.Ended, r.Actor
 		if r.Canary != nil {
 			out.Canary = &api.Canary{Service: r.Canary.Service, Percent: r.Canary.Percent}

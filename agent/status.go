@@ -14,7 +14,7 @@ import (
 func (a *Agent) serviceStatus(st reconciler.Status, r *store.Revision) api.ServiceStatus {
 	out := api.ServiceStatus{
 		Service: st.Service, Phase: st.Phase.String(), Replicas: st.Replicas,
-		Updated: st.Updated, Ready: st.Ready, Old: st.Old, Reason: st.Reason,
+		Updated: st.Updated, Ready: st.Ready, Available: st.Available, Old: st.Old, Reason: st.Reason,
 	}
 	if st.Removed {
 		out.Phase = api.PhaseStopping

@@ -99,7 +99,10 @@ type Rollout struct {
 	// failure goes back to, 0: none.
 	Revision uint64 `json:"revision"`
 	From     uint64 `json:"from,omitempty"`
-	State    string `json:"state"`
+	// Failed is the revision that a rollback left, 0: it is none, or the user
+	// asked for it.
+	Failed uint64 `json:"failed,omitempty"`
+	State  string `json:"state"`
 	// Reason says why it paused or went back, in one line.
 	Reason    string          `json:"reason,omitempty"`
 	StartedAt time.Time       `json:"started_at"`

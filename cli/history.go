@@ -13,10 +13,14 @@ import (
 )
 
 // WriteHistory writes revisions as a table. The image column has those of the
-// services that changed: the others are as in the row below.
+// services that changed: the others are as in the row below; the last row has
+// all.
 func WriteHistory(w io.Writer, revisions []api.Revision, now time.Time) error {
 	t := Table{Head: []string{"REVISION", "STATE", "CREATED", "BY", "CHANGED", "IMAGES", "REASON"}}
-	for _, r := range revisions {
+	for i, r := range revisions {
+		if i == len(revisions)-1 { // nothing older to compare it with
+			r.Changes = slices.Sorted(maps.Keys(r.Images))
+		}
 		t.Add(strconv.FormatUint(r.Number, 10), revisionState(r), ago(r.CreatedAt, now), r.Actor,
 			strings.Join(r.Changes, ", "), revisionImages(r), r.Reason)
 	}

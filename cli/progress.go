@@ -60,11 +60,12 @@ func title(a api.Applied) string {
 type plainProgress struct {
 	screen Screen
 	board  board
-	said   map[string]string
+	said   map[string]string // the last line about a service or an image
+	passed map[string]bool   // what was said of services on their way
 }
 
 func newPlainProgress(s Screen) *plainProgress {
-	return &plainProgress{screen: s, said: map[string]string{}}
+	return &plainProgress{screen: s, said: map[string]string{}, passed: map[string]bool{}}
 }
 
 func (p *plainProgress) Handle(news api.Progress) {
@@ -77,20 +78,25 @@ func (p *plainProgress) Handle(news api.Progress) {
 		if row.untouched() {
 			return
 		}
-		text, _ := row.text()
-		same := moving.ReplaceAllString(text, "N") // a log wants no line a second
 		if row.settled() {
-			text, _ = row.line(now, 0)
-			same = text
+			text, _ := row.line(now, 0)
+			p.say(row.Service, text)
+			return
 		}
-		p.say(row.Service, text, same)
+		// Of what comes and goes a log wants to hear once.
+		text, _ := row.text()
+		same := row.Service + " " + moving.ReplaceAllString(text, "N")
+		if !p.passed[same] {
+			p.passed[same] = true
+			p.say(row.Service, text)
+		}
 	case news.Pull != nil:
 		row := p.board.pull(*news.Pull, now)
 		text := "pulling"
 		if row.over() {
 			text = row.text()
 		}
-		p.say(row.reference, text, text)
+		p.say(row.reference, text)
 	case news.Warning != "":
 		fmt.Fprintln(p.screen, "warning: "+Escape(news.Warning))
 	case news.Message != "":
@@ -98,16 +104,14 @@ func (p *plainProgress) Handle(news api.Progress) {
 	}
 }
 
-// moving are the figures of a reason that change all the time.
-var moving = regexp.MustCompile(`\b[0-9.]+ (?:s|min|h|connections?)\b`)
+// moving are the parts of a reason that change all the time.
+var moving = regexp.MustCompile(`\b(?:in )?[0-9.]+ (?:s|min|h|connections?|times)\b|\bnow\b`)
 
-// say prints text unless what it means, same, was the last thing said about
-// its subject.
-func (p *plainProgress) say(about, text, same string) {
-	if p.said[about] == same {
+func (p *plainProgress) say(about, text string) {
+	if p.said[about] == text {
 		return
 	}
-	p.said[about] = same
+	p.said[about] = text
 	fmt.Fprintf(p.screen, "%s: %s\n", Escape(about), text)
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -172,6 +173,27 @@ func TestPlain_SaysAChangeOnce(t *testing.T) {
 	p.Handle(api.Progress{Applied: &api.Applied{Stack: "shop", Revision: 3}})
 	p.Close()
 	compare(t, out.String(), "web: 1 of 2 ready\nnginx: pulling\nshop: revision 3, unchanged\n")
+}
+
+func TestPlain_ACrashLoop_IsToldOnce_AndEachEnd(t *testing.T) {
+	var out strings.Builder
+	p := newPlainProgress(Screen{Writer: &out})
+	for n := range 4 {
+		p.Handle(service("web", api.PhaseStarting, 1, 1, 0, 0, "created", "web-1 is being created", 0))
+		p.Handle(service("web", api.PhaseFailing, 1, 1, 0, 0, "created", fmt.Sprintf("web-1 exited 3; restarts in %d s", n), 0))
+		p.Handle(service("web", api.PhaseFailing, 1, 1, 0, 0, "created", "web-1 exited 3; restarts now", 0))
+		if n%2 == 1 {
+			p.Handle(service("web", api.PhaseReady, 1, 1, 1, 0, "created", "", time.Second))
+			p.Handle(service("web", api.PhaseFailed, 1, 0, 0, 0, "created", "exited 3", 0))
+		}
+	}
+	compare(t, out.String(), `web: 0 of 1 ready: web-1 is being created
+web: ✗ failing: web-1 exited 3; restarts in 0 s
+web: ✓ created in 1 s
+web: ✗ failed: exited 3
+web: ✓ created in 1 s
+web: ✗ failed: exited 3
+`)
 }
 
 func TestNewProgress_UnknownMode_IsRefused(t *testing.T) {

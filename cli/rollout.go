@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -35,8 +36,8 @@ func WriteRollout(s Screen, r api.Rollout, now time.Time) error {
 	var b strings.Builder
 	name := Escape(r.Stack)
 	head := fmt.Sprintf("%s: revision %d", name, r.Revision)
-	if r.From != 0 && r.From != r.Revision {
-		head = fmt.Sprintf("%s: revision %d → %d", name, r.From, r.Revision)
+	if from := cmp.Or(r.Failed, r.From); from != 0 && from != r.Revision {
+		head = fmt.Sprintf("%s: revision %d → %d", name, from, r.Revision)
 	}
 	b.WriteString(s.Paint(Bold, head) + "  " + s.Paint(rolloutStyles[r.State], RolloutState(r.State)) + "\n")
 	fact := func(what, text string) {
@@ -94,8 +95,11 @@ func since(t, now time.Time) string {
 	if now.Sub(t) > 12*time.Hour {
 		layout = "2006-01-02 15:04:05"
 	}
-	return t.Local().Format(layout) + " (" + ago(t, now) + ")"
+	return t.Local().Format(layout) + " (" + lowered(ago(t, now)) + ")"
 }
+
+// lowered is text within a sentence.
+func lowered(text string) string { return strings.ToLower(text[:1]) + text[1:] }
 
 func by(actor string) string {
 	if actor == "" {

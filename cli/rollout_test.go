@@ -56,7 +56,7 @@ func TestRollout_StatesAndTheirFacts(t *testing.T) {
   began    2026-01-02 03:04:05 (2 days ago)
   canary   web, 10% of its new connections
 ` + "  next     `berth canary promote` or `berth canary abort`\n"},
-		{api.Rollout{Stack: "shop", Revision: 8, From: 7, State: api.RolloutRollbackPaused}, `shop: revision 7 → 8  rollback paused
+		{api.Rollout{Stack: "shop", Revision: 7, From: 7, Failed: 8, State: api.RolloutRollbackPaused}, `shop: revision 8 → 7  rollback paused
   began    not known when
 ` + "  next     `berth rollout resume` tries again; `berth explain SERVICE` says what is in the way\n"},
 		{api.Rollout{Stack: "shop", Revision: 1, State: api.RolloutPaused}, `shop: revision 1  paused
@@ -83,7 +83,7 @@ func TestHistory_MarksTheCurrentAndTheStable(t *testing.T) {
 		{Number: 7, State: api.RolloutComplete, Current: true, Stable: true, CreatedAt: begin.Add(-time.Hour), Actor: "b\x1bob", Changes: []string{"db", "web", "web2"}, Images: map[string]api.RevisionImage{
 			"web": image("nginx:1.27", "sha256:12ab34c0123", true), "web2": image("nginx:1.27", "sha256:12ab34c0123", true), "db": image("postgres:17", "", false),
 		}},
-		{Number: 6, State: "superseded", CreatedAt: begin.Add(-2 * time.Hour)},
+		{Number: 6, State: "superseded", CreatedAt: begin.Add(-2 * time.Hour), Images: map[string]api.RevisionImage{"web": image("nginx:1.26", "", true)}},
 	}, begin.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestHistory_MarksTheCurrentAndTheStable(t *testing.T) {
 	compare(t, b.String(), `REVISION   STATE             CREATED             BY        CHANGED         IMAGES                                        REASON
 8          rolled back       About an hour ago   alice     web             nginx:1.28 (9f3c77e)                          web-1 exited 3
 7          current, stable   2 hours ago         b\x1bob   db, web, web2   postgres:17, not here; nginx:1.27 (12ab34c)
-6          superseded        3 hours ago
+6          superseded        3 hours ago                   web             nginx:1.26
 `)
 }
 

@@ -113,10 +113,10 @@ func (a *app) watchRollout(ctx context.Context, client *api.Client, stack, forma
 			}
 		}
 		last = r
-		switch r.State {
-		case api.RolloutComplete:
+		switch {
+		case r.State == api.RolloutComplete, r.State == api.RolloutRolledBack && r.Failed == 0:
 			return nil
-		case api.RolloutRolledBack:
+		case r.State == api.RolloutRolledBack:
 			progress.Close()
 			return outcome(api.Done{Outcome: api.OutcomeRolledBack, Detail: r.Reason, Hint: "`berth history` lists what there is to go back to"})
 		}
@@ -143,21 +143,19 @@ func sameRollout(x, y api.Rollout) bool {
 
 // handleRollout tells progress of a rollout as the stream of an up would.
 func handleRollout(progress cli.Progress, last, r api.Rollout) {
+	news := r.State != last.State || r.Reason != last.Reason
+	if news && r.State != api.RolloutProgressing && r.State != api.RolloutRolledBack {
+		text := cli.RolloutState(r.State)
+		if r.Reason != "" {
+			text += ": " + r.Reason
+		}
+		progress.Handle(api.Progress{Message: text})
+	}
 	if r.Revision != last.Revision {
 		progress.Handle(api.Progress{Applied: &api.Applied{Stack: r.Stack, Revision: r.Revision, Changed: true}})
 	}
 	for i := range r.Services {
 		progress.Handle(api.Progress{Service: &r.Services[i]})
-	}
-	if r.State == last.State && r.Reason == last.Reason || r.State == api.RolloutRolledBack {
-		return
-	}
-	text := cli.RolloutState(r.State)
-	if r.Reason != "" {
-		text += ": " + r.Reason
-	}
-	if r.State != api.RolloutProgressing {
-		progress.Handle(api.Progress{Message: text})
 	}
 }
 
