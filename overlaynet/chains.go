@@ -2,29 +2,26 @@ package overlaynet
 
 import (
 	"fmt"
-	"io"
 	"strings"
 )
-
-// chain is a base chain, or a part of one, that is the same for all rules.
-type chain struct {
-	name       string
-	statements []string
-}
 
 // baseChains meet the packets. An accept of ours ends only our own chain:
 // another table's drop still holds. All policies are accept, so that traffic
 // that is not ours is never judged here.
 //
-// BRIDGES stands for the names of our bridges, as a pattern and not a set: when
-// the table is replaced, a packet that is inside the old one finds its sets
-// empty all at once, and must not be taken for somebody else's.
+// BRIDGES stands for the names of our bridges.
+//
+// A packet that meets a change reads all chains of one hook as they were before
+// it, or all as they are after it; but sets as they are when it asks, and the
+// hooks one after the other (docs/adr/0008). So elements of vips and ports lead
+// to the same chain as long as they exist, and only the chain's rules change;
+// and a packet that the rules before a change passed untranslated to a VIP is
+// dropped by those after it, so that the client's next one is translated.
 //
 // Order on the way of a packet to a published port: prerouting (DNAT, marks
 // the connection), guard (marks the packet), ip rules, forward, postrouting.
 var baseChains = []chain{
-	{"prerouting", []string{
-		"type nat hook prerouting priority dstnat; policy accept;",
+	{"prerouting", "nat hook prerouting priority dstnat", []string{
 		"# Never from a wire: else a neighbour reaches ports published on 127.0.0.1.",
 		"ip daddr 127.0.0.0/8 return",
 		"ip6 daddr ::1 return",
@@ -35,24 +32,22 @@ var baseChains = []chain{
 		"iifname . ip6 daddr vmap @vips6",
 		"goto published",
 	}},
-	{"output", []string{
-		"type nat hook output priority -100; policy accept;",
+	{"output", "nat hook output priority -100", []string{
 		"oifname . ip daddr vmap @vips4",
 		"oifname . ip6 daddr vmap @vips6",
 		"# A connection from ::1 cannot leave the host: the dataplane proxies it.",
 		"ip6 daddr ::1 return",
 		"goto published",
 	}},
-	{"published", []string{
+	{"published", "", []string{
 		"ip daddr . meta l4proto . th dport vmap @hostports4",
 		"ip6 daddr . meta l4proto . th dport vmap @hostports6",
 		"fib daddr type != local return",
 		"meta nfproto ipv4 meta l4proto . th dport vmap @ports4",
 		"meta nfproto ipv6 meta l4proto . th dport vmap @ports6",
 	}},
-	{"guard", []string{
+	{"guard", "filter hook prerouting priority -95", []string{
 		"# After DNAT, before routing: what the ip rules may let through.",
-		"type filter hook prerouting priority -95; policy accept;",
 		"# The reverse path check asks for the way back with the same mark (src_valid_mark).",
 		"iifname BRIDGES meta mark set meta mark | " + markText,
 		"ct mark & " + markText + " == " + markText + " meta mark set meta mark | " + markText,
@@ -61,39 +56,40 @@ var baseChains = []chain{
 		"ct state established,related return",
 		"iifname vmap @sources",
 	}},
-	{"forward", []string{
-		"type filter hook forward priority filter; policy accept;",
+	{"forward", "filter hook forward priority filter", []string{
 		"iifname BRIDGES goto ours",
 		"oifname BRIDGES goto ours",
 		"goto closed",
 	}},
-	{"ours", []string{
+	{"ours", "", []string{
 		"tcp flags syn / syn,rst tcp option maxseg size set rt mtu",
 		"ct state established,related accept",
 		"# Else a packet outside the window passes without its NAT and resets the connection.",
 		"ct state invalid drop",
 		"oifname . ip daddr @novips4 goto refuse",
 		"oifname . ip6 daddr @novips6 goto refuse",
+		"iifname . ip daddr @anyvips4 drop",
+		"iifname . ip6 daddr @anyvips6 drop",
 		"jump same",
 		"iifname @internal reject with icmpx admin-prohibited",
 		"ct mark & " + markText + " == " + markText + " accept",
 		"iifname BRIDGES oifname BRIDGES reject with icmpx admin-prohibited",
 		"oifname BRIDGES drop",
 	}},
-	{"input", []string{
-		"type filter hook input priority filter; policy accept;",
+	{"input", "filter hook input priority filter", []string{
 		"ct state established,related accept",
 		"ip daddr . meta l4proto . th dport @nohostports4 goto refuse",
 		"ip6 daddr . meta l4proto . th dport @nohostports6 goto refuse",
+		"ip6 daddr ::1 meta l4proto . th dport @heldports6 drop",
 		"meta nfproto ipv4 meta l4proto . th dport @noports4 goto notdns",
 		"meta nfproto ipv6 meta l4proto . th dport @noports6 goto notdns",
 		"iifname BRIDGES goto host",
 	}},
-	{"notdns", []string{
+	{"notdns", "", []string{
 		"iifname BRIDGES th dport 53 goto host",
 		"goto refuse",
 	}},
-	{"host", []string{
+	{"host", "", []string{
 		"iifname . ip daddr @gateways4 meta l4proto udp th dport 53 accept",
 		"iifname . ip daddr @gateways4 meta l4proto tcp th dport 53 accept",
 		"iifname . ip6 daddr @gateways6 meta l4proto udp th dport 53 accept",
@@ -105,20 +101,20 @@ var baseChains = []chain{
 		"ct state invalid drop",
 		"reject with icmpx admin-prohibited",
 	}},
-	{"outfilter", []string{
-		"type filter hook output priority filter; policy accept;",
+	{"outfilter", "filter hook output priority filter", []string{
 		"# The gateway is the way to a neighbour on the same bridge; do not advise otherwise.",
 		"oifname BRIDGES icmp type redirect drop",
 		"oifname BRIDGES icmpv6 type nd-redirect drop",
 		"oifname . ip daddr @novips4 goto refuse",
 		"oifname . ip6 daddr @novips6 goto refuse",
+		"oifname . ip daddr @anyvips4 drop",
+		"oifname . ip6 daddr @anyvips6 drop",
 	}},
-	{"refuse", []string{
+	{"refuse", "", []string{
 		"meta l4proto tcp reject with tcp reset",
 		"reject with icmpx port-unreachable",
 	}},
-	{"postrouting", []string{
-		"type nat hook postrouting priority srcnat; policy accept;",
+	{"postrouting", "nat hook postrouting priority srcnat", []string{
 		"# A task that reaches itself through its VIP or published port.",
 		"ip saddr . ip daddr @hairpin4 masquerade",
 		"ip6 saddr . ip6 daddr @hairpin6 masquerade",
@@ -127,89 +123,67 @@ var baseChains = []chain{
 		"ip saddr @egress4 masquerade",
 		"ip6 saddr @egress6 masquerade",
 	}},
+	{"closed", "", []string{
+		"# A host that was no router does not become one between the links that it had.",
+		"meta nfproto ipv4 iifname @closed4 oifname @closed4 ct state new drop",
+		"meta nfproto ipv6 iifname @closed6 oifname @closed6 ct state new drop",
+	}},
 }
 
 var markText = fmt.Sprintf("0x%08x", mark)
 
-// renderSources drops what a network's tasks send under a foreign address.
-func (t *table) renderSources(r Rules) {
-	for _, n := range sorted(r.Networks, func(n Network) string { return n.ID }) {
-		statements := []string{
-			fmt.Sprintf("meta nfproto ipv4 ip saddr != %s drop", n.Subnet4.Masked()),
-			"ip daddr 127.0.0.0/8 drop",
-		}
-		if n.Subnet6.IsValid() {
-			statements = append(statements,
-				fmt.Sprintf("meta nfproto ipv6 ip6 saddr != %s ip6 saddr != fe80::/10 ip6 saddr != :: drop", n.Subnet6.Masked()))
-		} else {
-			statements = append(statements, "meta nfproto ipv6 drop")
-		}
-		writeChain(&t.out, ruleName("from", n.ID), statements...)
+// addSources drops what a network's tasks send under a foreign address.
+func (r *renderer) addSources(n Network) {
+	statements := []string{
+		fmt.Sprintf("meta nfproto ipv4 ip saddr != %s drop", n.Subnet4.Masked()),
+		"ip daddr 127.0.0.0/8 drop",
 	}
+	if n.Subnet6.IsValid() {
+		statements = append(statements,
+			fmt.Sprintf("meta nfproto ipv6 ip6 saddr != %s ip6 saddr != fe80::/10 ip6 saddr != :: drop", n.Subnet6.Masked()))
+	} else {
+		statements = append(statements, "meta nfproto ipv6 drop")
+	}
+	r.chains = append(r.chains, chain{name: ruleName("from", n.ID), statements: statements})
 }
 
-// renderClosed keeps a host that was no router from becoming one between the
-// links that it had.
-func (t *table) renderClosed(c closed) {
-	var statements []string
-	for _, f := range []struct {
-		family, set string
-		links       []string
-	}{{"ipv4", "closed4", c.v4}, {"ipv6", "closed6", c.v6}} {
-		if len(f.links) == 0 {
-			continue
+// baseChains fills the names of the bridges in.
+func (r *renderer) baseChains() []chain {
+	bridges := strings.NewReplacer("BRIDGES", quoted(r.prefix+"-*"))
+	out := make([]chain, len(baseChains))
+	for i, c := range baseChains {
+		out[i] = chain{name: c.name, hook: c.hook}
+		for _, s := range c.statements {
+			out[i].statements = append(out[i].statements, bridges.Replace(s))
 		}
-		var elements []string
-		for _, l := range f.links {
-			elements = append(elements, quoted(l))
-		}
-		writeSet(&t.out, "set", f.set, "type ifname", elements)
-		statements = append(statements, fmt.Sprintf("meta nfproto %s iifname @%s oifname @%s ct state new drop", f.family, f.set, f.set))
 	}
-	writeChain(&t.out, "closed", statements...)
+	return out
 }
 
-func (t *table) renderSets() {
-	w := &t.out
-	writeSet(w, "set", "internal", "type ifname", t.internal)
-	writeSet(w, "map", "sources", "type ifname : verdict", t.sources)
+// sets has all of them, also the empty ones.
+func (r *renderer) sets() []set {
+	out := []set{
+		{"set", "internal", "type ifname", r.internal, false},
+		{"map", "sources", "type ifname : verdict", r.sources, false},
+	}
 	for _, f := range []struct {
-		n, addr, field string
+		n, addr string
 		*familySets
-	}{{"4", "ipv4_addr", "ip daddr", &t.v4}, {"6", "ipv6_addr", "ip6 daddr", &t.v6}} {
-		writeSet(w, "set", "gateways"+f.n, "type ifname . "+f.addr, f.gateways)
-		writeSet(w, "set", "subnets"+f.n, "type "+f.addr+"; flags interval", f.subnets)
-		writeSet(w, "set", "egress"+f.n, "type "+f.addr+"; flags interval", f.egress)
-		writeSet(w, "set", "hairpin"+f.n, "type "+f.addr+" . "+f.addr, f.hairpin)
-		writeSet(w, "map", "backends"+f.n, "typeof numgen inc mod 2 : "+f.field, f.backends)
-		writeSet(w, "map", "vips"+f.n, "type ifname . "+f.addr+" : verdict", f.vips)
-		writeSet(w, "set", "novips"+f.n, "type ifname . "+f.addr, f.noVIPs)
-		writeSet(w, "map", "ports"+f.n, "type inet_proto . inet_service : verdict", f.ports)
-		writeSet(w, "set", "noports"+f.n, "type inet_proto . inet_service", f.noPorts)
-		writeSet(w, "map", "hostports"+f.n, "type "+f.addr+" . inet_proto . inet_service : verdict", f.hostPorts)
-		writeSet(w, "set", "nohostports"+f.n, "type "+f.addr+" . inet_proto . inet_service", f.noHostPorts)
+	}{{"4", "ipv4_addr", &r.v4}, {"6", "ipv6_addr", &r.v6}} {
+		out = append(out,
+			set{"set", "closed" + f.n, "type ifname", f.closed, false},
+			set{"set", "gateways" + f.n, "type ifname . " + f.addr, f.gateways, false},
+			set{"set", "subnets" + f.n, "type " + f.addr + "; flags interval", f.subnets, false},
+			set{"set", "egress" + f.n, "type " + f.addr + "; flags interval", f.egress, false},
+			set{"set", "hairpin" + f.n, "type " + f.addr + " . " + f.addr, f.hairpin, true},
+			set{"map", "vips" + f.n, "type ifname . " + f.addr + " : verdict", f.vips, false},
+			set{"set", "anyvips" + f.n, "type ifname . " + f.addr, f.anyVIPs, false},
+			set{"set", "novips" + f.n, "type ifname . " + f.addr, f.noVIPs, false},
+			set{"map", "ports" + f.n, "type inet_proto . inet_service : verdict", f.ports, false},
+			set{"set", "noports" + f.n, "type inet_proto . inet_service", f.noPorts, false},
+			set{"map", "hostports" + f.n, "type " + f.addr + " . inet_proto . inet_service : verdict", f.hostPorts, false},
+			set{"set", "nohostports" + f.n, "type " + f.addr + " . inet_proto . inet_service", f.noHostPorts, false},
+		)
 	}
-}
-
-func writeSet(w io.Writer, kind, name, spec string, elements []string) {
-	fmt.Fprintf(w, "\t%s %s {\n", kind, name)
-	for line := range strings.SplitSeq(spec, "; ") {
-		fmt.Fprintf(w, "\t\t%s\n", line)
-	}
-	if len(elements) > 0 {
-		fmt.Fprint(w, "\t\telements = {\n")
-		for _, e := range elements {
-			fmt.Fprintf(w, "\t\t\t%s,\n", e)
-		}
-		fmt.Fprint(w, "\t\t}\n")
-	}
-	fmt.Fprint(w, "\t}\n")
-}
-
-func writeChain(w io.Writer, name string, statements ...string) {
-	fmt.Fprintf(w, "\tchain %s {\n", name)
-	for _, s := range statements {
-		fmt.Fprintf(w, "\t\t%s\n", s)
-	}
-	fmt.Fprint(w, "\t}\n")
+	return append(out, set{"set", "heldports6", "type inet_proto . inet_service", r.held6, false})
 }

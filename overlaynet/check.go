@@ -100,8 +100,13 @@ func checkPort(p PublishedPort) error {
 	return nil
 }
 
+const mostWeight = 1_000_000
+
 func checkBackends(id string, list []Backend) error {
 	for _, b := range list {
+		if b.Weight < 0 || b.Weight > mostWeight {
+			return fmt.Errorf("%s: weight %d of backend %s: want 0 to %d", id, b.Weight, b.TaskID, mostWeight)
+		}
 		if b.Addr4.IsValid() && !b.Addr4.Is4() || b.Addr6.IsValid() && !b.Addr6.Is6() {
 			return fmt.Errorf("%s: an address of backend %s is of the wrong family", id, b.TaskID)
 		}

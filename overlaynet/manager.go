@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,6 +32,7 @@ type Manager struct {
 
 	rules   ruleState
 	watcher *watcher
+	ending  sync.WaitGroup // nft processes
 }
 
 const (
@@ -57,6 +59,7 @@ func Open(cfg Config) (*Manager, error) {
 		networks: map[string]Network{},
 	}
 	m.rules.turn = make(chan struct{}, 1)
+	m.rules.left = map[string]time.Time{}
 	if err := os.MkdirAll(m.netnsDir(), 0o755); err != nil {
 		return nil, fmt.Errorf("make the folder of network namespaces: %w", err)
 	}
@@ -78,6 +81,7 @@ func Open(cfg Config) (*Manager, error) {
 
 // Close ends the watching and closes the sockets. Networks and rules stay.
 func (m *Manager) Close() error {
+	m.ending.Wait()
 	m.watcher.close()
 	m.nl.Close()
 	return m.hostns.Close()

@@ -3,138 +3,125 @@ package overlaynet
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// applyTable hands the text to nft, which is one transaction: all or nothing.
-// A process per change costs less than the change itself: an empty table takes
-// 16 ms in the kernel (it waits for readers of the old one), 50 services with
-// a published port each 24 ms, 500 150 ms.
-func (m *Manager) applyTable(ctx context.Context, text string) error {
-	before, err := generation()
+// load puts the whole table in force.
+func (m *Manager) load(ctx context.Context, t table) (gen uint32, err error) {
+	there, err := m.names()
 	if err != nil {
-		return err
+		return 0, err
 	}
+	if there != nil {
+		if gen, err = m.nft(ctx, t.refill(m.prefix, *there)); err == nil {
+			return gen, nil
+		}
+		// A chain or a set of the same name is not what ours is: another
+		// version made it.
+	}
+	return m.nft(ctx, m.deletion()+t.text(m.prefix))
+}
+
+// deletion deletes the table, also if it is not there.
+func (m *Manager) deletion() string {
+	return fmt.Sprintf("add table inet %[1]s\ndelete table inet %[1]s\n", m.prefix)
+}
+
+// nft hands the text to nft, which is one transaction: all or nothing. It
+// returns when the kernel has made it, with its generation, or 0 if the kernel's
+// message of it was lost. The process goes on for some 15 ms: closing its
+// socket waits until no packet uses what was replaced.
+func (m *Manager) nft(ctx context.Context, text string) (gen uint32, err error) {
 	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(text)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("run nft: %w", err)
+	made, err := m.watcher.start(cmd)
+	if err != nil {
+		return 0, fmt.Errorf("run nft: %w", err)
 	}
-	m.watcher.ignore(cmd.Process.Pid)
-	if err := cmd.Wait(); err != nil {
+	ended := make(chan error, 1)
+	m.ending.Go(func() { ended <- cmd.Wait() })
+	select {
+	case gen := <-made:
+		return gen, nil
+	case err = <-ended:
+	}
+	if err != nil {
+		m.watcher.forget(cmd.Process.Pid)
 		first, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
-		return fmt.Errorf("replace nftables table %s: %w: %s", m.prefix, err, first)
+		return 0, fmt.Errorf("change nftables table %s: %w: %s", m.prefix, err, first)
 	}
-	print, err := m.tablePrint()
-	if err != nil {
-		return err
+	select {
+	case gen := <-made:
+		return gen, nil
+	case <-time.After(settle):
+		return 0, nil
 	}
-	after, err := generation()
-	if err != nil {
-		return err
-	}
-	m.rules.mu.Lock()
-	m.rules.print = print
-	m.rules.mu.Unlock()
-	if after != before+1 {
-		// Somebody else's transaction came between: the print may show their
-		// work. Look again.
-		m.watcher.poke()
-	}
-	return nil
 }
 
-// fingerprint is a hash of our table as the kernel dumps it; zero: no table.
-type fingerprint [sha256.Size]byte
+// names are the chains and sets of a table; sets by their kind, set or map.
+type names struct {
+	chains map[string]bool
+	sets   map[string]string
+}
 
-// Dumps are asked for by what they list, and answered by messages that carry
-// the generation in their header, which is left out of the hash.
-const nfgenmsgLen = 4
-
-// tablePrint hashes chains, rules, sets and elements of our table. Handles are
-// part of it: a table that somebody deleted and loaded anew is not the same.
-func (m *Manager) tablePrint() (fingerprint, error) {
+// names reads those of our table from the kernel; nil: there is no table.
+func (m *Manager) names() (*names, error) {
+	// The attribute that names the table is the first one of every request:
+	// NFTA_TABLE_NAME, NFTA_SET_TABLE and so on.
+	byTable := nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(m.prefix))
 	for range dumpTries {
-		h := sha256.New()
-		err := m.hashTable(h)
+		_, err := nftRequest(unix.NFT_MSG_GETTABLE, 0, byTable)
+		if errors.Is(err, unix.ENOENT) {
+			return nil, nil
+		}
+		chains, err2 := nftRequest(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP)
+		sets, err3 := nftRequest(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, byTable)
+		err = errors.Join(err, err2, err3)
 		if errors.Is(err, unix.EINTR) {
 			continue // a transaction fell into the dump
 		}
-		if errors.Is(err, unix.ENOENT) {
-			return fingerprint{}, nil
-		}
 		if err != nil {
-			return fingerprint{}, fmt.Errorf("list nftables table %s: %w", m.prefix, err)
+			return nil, fmt.Errorf("list nftables table %s: %w", m.prefix, err)
 		}
-		return fingerprint(h.Sum(nil)), nil
+		return m.readNames(chains, sets), nil
 	}
-	return fingerprint{}, fmt.Errorf("list nftables table %s: %w", m.prefix, unix.EINTR)
+	return nil, fmt.Errorf("list nftables table %s: %w", m.prefix, unix.EINTR)
 }
 
-func (m *Manager) hashTable(h hash.Hash) error {
-	// The attribute that names the table is the first one of every request:
-	// NFTA_TABLE_NAME, NFTA_RULE_TABLE, NFTA_SET_TABLE and so on.
-	byTable := nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(m.prefix))
-	table, err := nftRequest(unix.NFT_MSG_GETTABLE, 0, byTable)
-	if err != nil {
-		return err
-	}
-	chains, err := nftRequest(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP)
-	if err != nil {
-		return err
-	}
-	rules, err := nftRequest(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, byTable)
-	if err != nil {
-		return err
-	}
-	sets, err := nftRequest(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, byTable)
-	if err != nil {
-		return err
-	}
-	// The kernel dumps chains of all tables; those of others are not ours to
-	// watch.
-	chains = ofTable(chains, unix.NFTA_CHAIN_TABLE, m.prefix)
-	for _, list := range [][][]byte{table, chains, rules, sets} {
-		for _, msg := range list {
-			h.Write(msg[nfgenmsgLen:])
+func (m *Manager) readNames(chains, sets [][]byte) *names {
+	out := &names{map[string]bool{}, map[string]string{}}
+	for _, msg := range chains { // of all tables
+		if isOurs(msg, m.prefix) {
+			out.chains[stringAttr(msg, unix.NFTA_CHAIN_NAME)] = true
 		}
 	}
-	for _, set := range sets {
-		name := stringAttr(set, unix.NFTA_SET_NAME)
-		elements, err := nftRequest(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP,
-			byTable, nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(name)))
-		if err != nil {
-			return err
-		}
-		// The order is that of a hash table, which changes as it grows: add
-		// the elements' hashes up.
-		var sum [sha256.Size]byte
-		for _, msg := range elements {
-			list, err := nl.ParseRouteAttr(attr(msg[nfgenmsgLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS))
-			if err != nil {
-				return err
+	for _, msg := range sets {
+		flags := attr(msg[nfgenmsgLen:], unix.NFTA_SET_FLAGS)
+		kind := "set"
+		if len(flags) == 4 {
+			if binary.BigEndian.Uint32(flags)&unix.NFT_SET_ANONYMOUS != 0 {
+				continue // goes with its rule
 			}
-			for _, e := range list {
-				for i, b := range sha256.Sum256(e.Value) {
-					sum[i] += b
-				}
+			if binary.BigEndian.Uint32(flags)&unix.NFT_SET_MAP != 0 {
+				kind = "map"
 			}
 		}
-		h.Write(sum[:])
+		out.sets[stringAttr(msg, unix.NFTA_SET_NAME)] = kind
 	}
-	return nil
+	return out
 }
+
+const nfgenmsgLen = 4
 
 func nftRequest(kind, flags int, attrs ...*nl.RtAttr) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags)
@@ -159,14 +146,10 @@ func generation() (uint32, error) {
 	return 0, errors.New("ask for the nftables generation: no number in the answer")
 }
 
-func ofTable(msgs [][]byte, kind int, name string) [][]byte {
-	var out [][]byte
-	for _, msg := range msgs {
-		if msg[0] == unix.NFPROTO_INET && stringAttr(msg, kind) == name {
-			out = append(out, msg)
-		}
-	}
-	return out
+// isOurs says whether a message is of our table; its name is the first
+// attribute of all kinds.
+func isOurs(msg []byte, prefix string) bool {
+	return len(msg) >= nfgenmsgLen && msg[0] == unix.NFPROTO_INET && stringAttr(msg, unix.NFTA_TABLE_NAME) == prefix
 }
 
 func stringAttr(msg []byte, kind int) string {

@@ -18,87 +18,76 @@ const mark = 0x10000000
 // Check.
 //
 // No anonymous sets: the kernel finds a free name for each by reading all
-// others, which made 3000 services take 7 s. Backends of all services share
-// one map; a chain draws from its own range of it.
-func Render(prefix string, r Rules) string { return render(prefix, r, closed{}) }
+// others, which made 3000 services take 7 s.
+func Render(prefix string, r Rules) string {
+	return fmt.Sprintf("add table inet %[1]s\ndelete table inet %[1]s\n", prefix) + newTable(prefix, r, closed{}).text(prefix)
+}
 
 // closed are the links between which the host forwarded nothing before us.
 type closed struct{ v4, v6 []string }
 
-func render(prefix string, r Rules, c closed) string {
-	t := &table{prefix: prefix}
-	t.v4.backendMap, t.v6.backendMap = "backends4", "backends6"
-	t.collect(r)
-	w := &t.out
-	fmt.Fprintf(w, "add table inet %s\ndelete table inet %s\ntable inet %s {\n", prefix, prefix, prefix)
-	t.renderSets()
-	w.WriteString(t.chains.String())
-	t.renderSources(r)
-	writeChain(w, "same", t.same...)
-	for _, chain := range baseChains {
-		var statements []string
-		for _, s := range chain.statements {
-			statements = append(statements, strings.ReplaceAll(s, "BRIDGES", quoted(prefix+"-*")))
-		}
-		writeChain(w, chain.name, statements...)
+func newTable(prefix string, rules Rules, c closed) table {
+	r := &renderer{prefix: prefix}
+	for _, s := range sorted(rules.Services, func(s Service) string { return s.ID }) {
+		r.addVIP(&r.v4, s, s.VIP4, "dnat ip to", addr4)
+		r.addVIP(&r.v6, s, s.VIP6, "dnat ip6 to", addr6)
 	}
-	t.renderClosed(c)
-	w.WriteString("}\n")
-	return w.String()
+	for _, p := range sorted(rules.Ports, portKey) {
+		r.addPort(p)
+	}
+	for _, n := range sorted(rules.Networks, func(n Network) string { return n.ID }) {
+		r.addNetwork(n)
+	}
+	for _, f := range []struct {
+		*familySets
+		closed []string
+	}{{&r.v4, c.v4}, {&r.v6, c.v6}} {
+		slices.Sort(f.hairpin)
+		f.hairpin = slices.Compact(f.hairpin)
+		for _, link := range f.closed {
+			f.familySets.closed = append(f.familySets.closed, quoted(link))
+		}
+	}
+	r.chains = append(r.chains, chain{name: "same", statements: r.same})
+	return table{sets: r.sets(), chains: append(r.chains, r.baseChains()...)}
 }
 
-// table gathers what the rules need, then prints it.
-type table struct {
+// renderer gathers what the rules need.
+type renderer struct {
 	prefix string
-	out    strings.Builder
-	chains strings.Builder
+	chains []chain
 
 	internal, same, sources []string
 	v4, v6                  familySets
+	held6                   []string
 }
 
 // familySets are elements of one address family's sets and maps.
 type familySets struct {
-	backends                     []string // of all services, in ranges
-	gateways, subnets, egress    []string
-	hairpin                      []string
-	vips, ports, hostPorts       []string // with a verdict
-	noVIPs, noPorts, noHostPorts []string // without backends: refused
-	backendMap                   string
-}
-
-func (t *table) collect(r Rules) {
-	for _, n := range sorted(r.Networks, func(n Network) string { return n.ID }) {
-		t.addNetwork(n)
-	}
-	for _, s := range sorted(r.Services, func(s Service) string { return s.ID }) {
-		t.addService(s)
-	}
-	for _, p := range sorted(r.Ports, portKey) {
-		t.addPort(p)
-	}
-	for _, f := range []*familySets{&t.v4, &t.v6} {
-		slices.Sort(f.hairpin)
-		f.hairpin = slices.Compact(f.hairpin)
-	}
+	closed, gateways, subnets, egress []string
+	hairpin                           []string
+	vips, ports, hostPorts            []string // with a verdict
+	anyVIPs                           []string
+	noVIPs, noPorts, noHostPorts      []string // refused
 }
 
 func sorted[T any](list []T, key func(T) string) []T {
 	return slices.SortedStableFunc(slices.Values(list), func(a, b T) int { return strings.Compare(key(a), key(b)) })
 }
 
-func (t *table) addNetwork(n Network) {
-	bridge := quoted(bridgeName(t.prefix, n.ID))
-	t.same = append(t.same, "iifname "+bridge+" oifname "+bridge+" accept")
-	t.sources = append(t.sources, bridge+" : goto "+ruleName("from", n.ID))
+func (r *renderer) addNetwork(n Network) {
+	bridge := quoted(bridgeName(r.prefix, n.ID))
+	r.same = append(r.same, "iifname "+bridge+" oifname "+bridge+" accept")
+	r.sources = append(r.sources, bridge+" : goto "+ruleName("from", n.ID))
+	r.addSources(n)
 	if n.Internal {
-		t.internal = append(t.internal, bridge)
+		r.internal = append(r.internal, bridge)
 	}
 	for _, one := range []struct {
 		f       *familySets
 		subnet  netip.Prefix
 		gateway netip.Addr
-	}{{&t.v4, n.Subnet4, n.Gateway4}, {&t.v6, n.Subnet6, n.Gateway6}} {
+	}{{&r.v4, n.Subnet4, n.Gateway4}, {&r.v6, n.Subnet6, n.Gateway6}} {
 		if !one.subnet.IsValid() {
 			continue
 		}
@@ -111,113 +100,115 @@ func (t *table) addNetwork(n Network) {
 	}
 }
 
-func (t *table) addService(s Service) {
-	bridge := quoted(bridgeName(t.prefix, s.NetworkID))
-	if s.VIP4.IsValid() {
-		key := bridge + " . " + s.VIP4.String()
-		if b := t.v4.draw(s.Backends, addr4); b.to != "" {
-			name := ruleName("vip4", s.ID)
-			t.v4.vips = append(t.v4.vips, key+" : goto "+name)
-			writeChain(&t.chains, name, append(b.notes, "dnat ip to "+b.to)...)
-		} else {
-			t.v4.noVIPs = append(t.v4.noVIPs, key)
-		}
+// Chains are named by what leads to them, the address or the port, and not by
+// the service: an address that goes from one service to another in one change
+// keeps its chain.
+
+func (r *renderer) addVIP(f *familySets, s Service, vip netip.Addr, dnat string, addr func(Backend) netip.Addr) {
+	if !vip.IsValid() {
+		return
 	}
-	if s.VIP6.IsValid() {
-		key := bridge + " . " + s.VIP6.String()
-		if b := t.v6.draw(s.Backends, addr6); b.to != "" {
-			name := ruleName("vip6", s.ID)
-			t.v6.vips = append(t.v6.vips, key+" : goto "+name)
-			writeChain(&t.chains, name, append(b.notes, "dnat ip6 to "+b.to)...)
-		} else {
-			t.v6.noVIPs = append(t.v6.noVIPs, key)
-		}
+	c := chain{name: chainName("vip", vip.String())}
+	key := quoted(bridgeName(r.prefix, s.NetworkID)) + " . " + vip.String()
+	f.vips = append(f.vips, key+" : goto "+c.name)
+	f.anyVIPs = append(f.anyVIPs, key)
+	c.statements = f.balance(s.Backends, addr, dnat, "", s.ID)
+	switch {
+	case len(c.statements) > 0:
+	case s.Hold:
+		c.statements = held(s.ID)
+	default:
+		f.noVIPs = append(f.noVIPs, key)
+		c.statements = refused(s.ID)
+	}
+	r.chains = append(r.chains, c)
+}
+
+func (r *renderer) addPort(p PublishedPort) {
+	ip := p.HostIP.Unmap()
+	if !ip.IsValid() || ip.Is4() {
+		r.publish(&r.v4, p, ip, "port4", "dnat ip to", addr4)
+	}
+	if !ip.IsValid() || ip.Is6() {
+		r.publish(&r.v6, p, ip, "port6", "dnat ip6 to", addr6)
 	}
 }
 
-func (t *table) addPort(p PublishedPort) {
-	ip := p.HostIP.Unmap()
-	port := fmt.Sprintf("%s . %d", p.Protocol, p.Port)
-	key := port
+func (r *renderer) publish(f *familySets, p PublishedPort, ip netip.Addr, kind, dnat string, addr func(Backend) netip.Addr) {
+	ports, none := &f.ports, &f.noPorts
+	key := fmt.Sprintf("%s . %d", p.Protocol, p.Port)
 	if ip.IsValid() && !ip.IsUnspecified() {
-		key = ip.String() + " . " + port
+		ports, none = &f.hostPorts, &f.noHostPorts
+		key = ip.String() + " . " + key
 	}
-	publish := func(f *familySets, kind, nat string, addr func(Backend) netip.Addr) {
-		ports, none := &f.ports, &f.noPorts
-		if key != port {
-			ports, none = &f.hostPorts, &f.noHostPorts
+	c := chain{name: chainName(kind, strings.ReplaceAll(key, " . ", "-"))}
+	balance := f.balance(p.Backends, addr, "meta l4proto "+p.Protocol+" "+dnat, fmt.Sprintf(" : %d", p.Target), p.ID)
+	switch {
+	case len(balance) > 0:
+		c.statements = append([]string{fmt.Sprintf("ct mark set ct mark | 0x%08x", mark)}, balance...)
+	case len(p.Backends) > 0:
+		// Of the other family only: the host's own sockets answer.
+		return
+	case p.Hold:
+		c.statements = held(p.ID)
+		if f == &r.v6 && (ip == netip.IPv6Loopback() || !ip.IsValid() || ip.IsUnspecified()) {
+			r.held6 = append(r.held6, fmt.Sprintf("%s . %d", p.Protocol, p.Port))
 		}
-		b := f.draw(p.Backends, addr)
-		switch {
-		case b.to != "":
-			name := ruleName(kind, p.ID)
-			*ports = append(*ports, key+" : goto "+name)
-			writeChain(&t.chains, name, append(b.notes,
-				fmt.Sprintf("ct mark set ct mark | 0x%08x", mark),
-				fmt.Sprintf("meta l4proto %s %s to %s : %d", p.Protocol, nat, b.to, p.Target))...)
-		case len(p.Backends) == 0:
-			*none = append(*none, key)
-		}
-		// Else there are backends of the other family only, and the host's
-		// own sockets answer: for [::1] the proxy of the dataplane.
+	default:
+		*none = append(*none, key)
+		c.statements = refused(p.ID)
 	}
-	if !ip.IsValid() || ip.Is4() {
-		publish(&t.v4, "port4", "dnat ip", addr4)
-	}
-	if !ip.IsValid() || ip.Is6() {
-		publish(&t.v6, "port6", "dnat ip6", addr6)
-	}
+	*ports = append(*ports, key+" : goto "+c.name)
+	r.chains = append(r.chains, c)
 }
 
 func addr4(b Backend) netip.Addr { return b.Addr4 }
 func addr6(b Backend) netip.Addr { return b.Addr6 }
 
-// drawn is how a chain picks one of its backends.
-type drawn struct {
-	notes []string // one comment per backend
-	to    string   // an nft expression, empty without backends
-}
+// held drops the packet before its flow is remembered: the client's next
+// attempt is judged anew.
+func held(id string) []string { return []string{"drop" + comment(id)} }
 
-// draw gives backends their range in the shared map. One backend needs none.
-func (f *familySets) draw(backends []Backend, addr func(Backend) netip.Addr) drawn {
-	var d drawn
-	var addrs []string
+// refused leaves the packet untranslated, for the hooks that can refuse it.
+func refused(id string) []string { return []string{"return" + comment(id)} }
+
+// balance gives each backend its turns: of n rules, the first takes every nth
+// new flow, the next every n-1th of what is left, and so on. Rules rather than
+// one that looks a backend up in a map: the rules of a chain change all at once
+// for a packet, the elements of a map do not.
+func (f *familySets) balance(backends []Backend, addr func(Backend) netip.Addr, dnat, port, id string) []string {
+	var able []Backend
 	for _, b := range sorted(backends, func(b Backend) string { return b.TaskID }) {
-		a := addr(b)
-		if !a.IsValid() {
-			continue
+		if a := addr(b); a.IsValid() {
+			able = append(able, b)
+			f.hairpin = append(f.hairpin, a.String()+" . "+a.String())
 		}
-		addrs = append(addrs, a.String())
-		d.notes = append(d.notes, "# "+a.String()+" "+comment(b.TaskID))
-		f.hairpin = append(f.hairpin, a.String()+" . "+a.String())
 	}
-	switch len(addrs) {
-	case 0:
-		return drawn{}
-	case 1:
-		d.to = addrs[0]
-		return d
+	order := turns(able)
+	out := make([]string, len(order))
+	for i, b := range order {
+		if left := len(order) - i; left > 1 {
+			out[i] = fmt.Sprintf("numgen inc mod %d == 0 ", left)
+		}
+		out[i] += dnat + " " + addr(able[b]).String() + port + comment(id+" "+able[b].TaskID)
 	}
-	first := len(f.backends)
-	for i, a := range addrs {
-		f.backends = append(f.backends, fmt.Sprintf("%d : %s", first+i, a))
-	}
-	d.to = fmt.Sprintf("numgen inc mod %d offset %d map @%s", len(addrs), first, f.backendMap)
-	if first == 0 {
-		d.to = fmt.Sprintf("numgen inc mod %d map @%s", len(addrs), f.backendMap)
-	}
-	return d
+	return out
 }
 
-// comment keeps an id on its line.
-func comment(id string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
+// comment is shown by nft list; the kernel keeps 127 bytes.
+func comment(text string) string {
+	const longest = 127
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '"' || r == '\\' {
 			return '?'
 		}
 		return r
-	}, id)
+	}, text)
+	return ` comment "` + text[:min(len(text), longest)] + `"`
 }
+
+// chainName says what leads to a chain.
+func chainName(kind, key string) string { return ruleName(kind, strings.ReplaceAll(key, ":", ".")) }
 
 func quoted(name string) string { return `"` + name + `"` }
 

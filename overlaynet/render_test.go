@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -138,7 +139,7 @@ func checkNft(t interface {
 }
 
 func TestRender_LinksWithoutForwardingBefore_AreClosed(t *testing.T) {
-	text := render("bt", Rules{}, closed{v4: []string{"eth0", "eth1"}, v6: []string{"eth0"}})
+	text := newTable("bt", Rules{}, closed{v4: []string{"eth0", "eth1"}, v6: []string{"eth0"}}).text("bt")
 	for _, want := range []string{`"eth1",`, "meta nfproto ipv4 iifname @closed4 oifname @closed4 ct state new drop", "@closed6"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
@@ -223,5 +224,93 @@ func TestCheck_Conflicts_AreErrors(t *testing.T) {
 	apart.HostIP = addr("127.0.0.1")
 	if err := Check(Rules{Ports: []PublishedPort{port, apart}}); err != nil {
 		t.Errorf("a port of one address beside that of all: %v", err)
+	}
+}
+
+// A walk over random rules: after each step the kernel has what it would have
+// if the whole table had been loaded.
+func TestSync_AnyChanges_LeadToTheSameTableAsLoadingItWhole(t *testing.T) {
+	m := openManager(t)
+	listed := func() string {
+		// Maps and sets have no order.
+		var lines []string
+		for line := range strings.Lines(command(t, "nft", "-nn", "list", "table", "inet", "bt")) {
+			_, elements, ok := strings.Cut(line, "elements = {")
+			if !ok {
+				elements = line
+			}
+			for e := range strings.SplitSeq(strings.TrimRight(elements, " }\n"), ",") {
+				lines = append(lines, strings.TrimSpace(e))
+			}
+		}
+		slices.Sort(lines)
+		return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return l == "" }), "\n")
+	}
+	sync := func(rt *rapid.T, r Rules) (loaded bool) {
+		before := m.rules.loaded
+		if err := m.Sync(t.Context(), r); err != nil {
+			rt.Fatal(err)
+		}
+		return m.rules.loaded != before
+	}
+	handle := func() string {
+		line, _, _ := strings.Cut(command(t, "nft", "-a", "list", "table", "inet", "bt"), "\n")
+		return line
+	}
+	first := true
+	rapid.Check(t, func(rt *rapid.T) {
+		var last Rules
+		for range 4 {
+			last = drawRules(rt)
+			if loaded := sync(rt, last); loaded != first {
+				rt.Fatalf("the whole table was loaded: %v, want %v", loaded, first)
+			}
+			first = false
+		}
+		for e := range m.rules.left {
+			m.rules.left[e] = time.Time{}
+		}
+		sync(rt, last)
+		step := listed()
+		for _, deed := range []string{"add rule inet bt forward accept", "delete table inet bt"} {
+			before := handle()
+			command(t, "nft", deed)
+			select {
+			case <-m.Changed():
+			case <-time.After(time.Second):
+				rt.Fatalf("%s: not reported", deed)
+			}
+			if !sync(rt, last) {
+				rt.Fatalf("%s: the table was not loaded", deed)
+			}
+			if got := listed(); got != step {
+				rt.Fatalf("%s:\n%s", deed, cmp.Diff(got, step))
+			}
+			if kept := handle() == before; kept == strings.HasPrefix(deed, "delete") {
+				rt.Fatalf("%s: the table itself was kept: %v", deed, kept)
+			}
+		}
+	})
+}
+
+func TestSync_BackendLeft_PacketsOnTheirWayToItFindWhatTheyNeed(t *testing.T) {
+	rules := canonical["dual stack"]
+	both := newTable("bt", rules, closed{})
+	rules.Services, rules.Ports = nil, nil
+	left, now := map[string]time.Time{}, time.Now()
+	after := func(d time.Duration) string {
+		none := newTable("bt", rules, closed{})
+		none.linger(both, left, now.Add(d))
+		return none.changes("bt", both)
+	}
+	const deletion = "delete element inet bt hairpin4 { 10.210.0.2 . 10.210.0.2"
+	if text := after(0); strings.Contains(text, deletion) || !strings.Contains(text, "delete chain") {
+		t.Errorf("at once:\n%s", text)
+	}
+	if text := after(lingering); !strings.Contains(text, deletion) {
+		t.Errorf("later:\n%s", text)
+	}
+	if len(left) != 0 {
+		t.Errorf("not forgotten: %v", left)
 	}
 }

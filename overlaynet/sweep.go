@@ -74,9 +74,9 @@ func (m *Manager) Teardown(ctx context.Context) error {
 	m.rules.mu.Lock()
 	m.rules.applied, m.rules.dirty = wantedRules{}, false
 	m.rules.mu.Unlock()
-	there, err := m.tablePrint()
-	if err == nil && there != (fingerprint{}) {
-		err = m.applyTable(ctx, fmt.Sprintf("add table inet %s\ndelete table inet %s\n", m.prefix, m.prefix))
+	there, err := m.names()
+	if err == nil && there != nil {
+		_, err = m.nft(ctx, m.deletion())
 	}
 	if err != nil {
 		return fmt.Errorf("teardown: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // ruleState is what is wanted and what is in force.
@@ -11,8 +12,11 @@ type ruleState struct {
 	mu      sync.Mutex
 	wanted  wantedRules
 	applied wantedRules // seq 0: nothing is known to be in force
-	print   fingerprint // of the kernel after the last apply
 	dirty   bool        // somebody else changed the kernel since
+	// Generations of our last transaction and of the last that loaded the whole
+	// table; 0: not known.
+	last, loaded uint32
+	left         map[string]time.Time // see table.linger; for who has the turn
 
 	// turn holds a token while one caller applies.
 	turn chan struct{}
@@ -21,13 +25,15 @@ type ruleState struct {
 // wantedRules is one caller's state. A later call has a higher number.
 type wantedRules struct {
 	seq   uint64
-	text  string
+	table table
 	guard []guardRule
 	udp   udpTargets
 }
 
 // Sync makes the kernel's rules equal to r and returns when they, or those of
-// a later call, are in force. Unchanged rules cost a comparison. Callers may
+// a later call, are in force. Only what differs from the rules in force is
+// changed; the whole table is loaded when it is not known what is in force.
+// Unchanged rules cost a comparison. Callers may
 // be concurrent: the last wanted state wins, and calls that wait for their
 // turn are served by one transaction. On an error the old rules are in force
 // and the next Sync tries again.
@@ -43,7 +49,7 @@ func (m *Manager) Sync(ctx context.Context, r Rules) error {
 		return fmt.Errorf("sync rules: %w", err)
 	}
 	// Nothing of r is kept: the caller may go on changing it.
-	w := wantedRules{text: render(m.prefix, r, c), guard: guardRules(m.prefix, r.Networks), udp: newUDPTargets(r)}
+	w := wantedRules{table: newTable(m.prefix, r, c), guard: guardRules(m.prefix, r.Networks), udp: newUDPTargets(r)}
 
 	s := &m.rules
 	s.mu.Lock()
@@ -103,44 +109,69 @@ func (m *Manager) applyChanged(ctx context.Context, w, before wantedRules, all b
 			return err
 		}
 	}
-	if !all && w.text == before.text {
-		return nil
-	}
-	if err := m.applyTable(ctx, w.text); err != nil {
+	if err := m.applyTable(ctx, w.table, before.table, all); err != nil {
 		return err
 	}
 	return m.forgetUDP(w.udp, before.udp, all)
 }
 
-// rulesTouched is called by the watcher after a burst of events that were not
-// ours. It says whether the kernel still differs from what Sync left there,
-// and if so makes the next Sync apply.
-func (m *Manager) rulesTouched() bool {
+func (m *Manager) applyTable(ctx context.Context, t, before table, all bool) error {
+	s := &m.rules
+	t.linger(before, s.left, time.Now())
+	if !all {
+		text := t.changes(m.prefix, before)
+		if text == "" {
+			return nil
+		}
+		gen, err := m.nft(ctx, text)
+		if err == nil {
+			s.mu.Lock()
+			s.last = gen
+			s.mu.Unlock()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		// The kernel has something else than what we left there.
+	}
+	gen, err := m.load(ctx, t)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.last, s.loaded = gen, gen
+	s.mu.Unlock()
+	return nil
+}
+
+// rulesTouched is called by the watcher after a burst of events. It says
+// whether the kernel differs from what Sync left there, and if so makes the
+// next Sync load the whole table.
+func (m *Manager) rulesTouched(now seen) bool {
 	s := &m.rules
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
 	s.mu.Lock()
 	nothing := s.applied.seq == 0
-	guard, print := s.applied.guard, s.print
+	guard, last, loaded := s.applied.guard, s.last, s.loaded
 	s.mu.Unlock()
 	if nothing {
 		return false
 	}
-	same, err := m.inForce(guard, print)
-	if err == nil && same {
-		return false
+	touched := now.foreign != 0 && int32(now.foreign-loaded) > 0
+	if !touched && now.lost {
+		gen, err := generation()
+		touched = err != nil || gen != last
 	}
-	s.mu.Lock()
-	s.dirty = true
-	s.mu.Unlock()
-	return true
-}
-
-// inForce compares the kernel with what the last apply left.
-func (m *Manager) inForce(guard []guardRule, print fingerprint) (bool, error) {
-	now, err := m.tablePrint()
-	if err != nil || now != print {
-		return false, err
+	if !touched {
+		same, err := m.guardInForce(guard)
+		touched = err != nil || !same
 	}
-	return m.guardInForce(guard)
+	if touched {
+		s.mu.Lock()
+		s.dirty = true
+		s.mu.Unlock()
+	}
+	return touched
 }

@@ -91,7 +91,7 @@ func TestFlows_SilentConnection_TellsSinceWhen(t *testing.T) {
 		eventually(t, what, func() error {
 			got, err := b.m.Flows(t.Context(), []netip.Addr{backend})
 			if f := got[backend]; err != nil || f.Count != count || f.Idle < least || f.Idle > most {
-				return fmt.Errorf("%+v, %v", f, err)
+				return fmt.Errorf("%+v, %w", f, err)
 			}
 			return nil
 		})
@@ -212,12 +212,12 @@ func TestSync_ManyCallers_LastWantedStateIsInForce(t *testing.T) {
 	m.rules.mu.Lock()
 	last, applied := m.rules.wanted, m.rules.applied
 	m.rules.mu.Unlock()
-	if applied.text != last.text {
+	if last.table.changes("bt", applied.table) != "" {
 		t.Error("what is in force is not what was wanted last")
 	}
 	out := command(t, "nft", "-n", "list", "set", "inet", "bt", "noports4")
 	_, element, _ := strings.Cut(out, "6 . ")
-	if port, _, _ := strings.Cut(element, " "); port == "" || !strings.Contains(last.text, "tcp . "+port+",") {
+	if port, _, _ := strings.Cut(element, " "); port == "" || !strings.Contains(last.table.text("bt"), "tcp . "+port+",") {
 		t.Errorf("the kernel has another port than was wanted last:\n%s", out)
 	}
 }

@@ -3,7 +3,9 @@ package overlaynet
 import (
 	"encoding/binary"
 	"fmt"
+	"os/exec"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -14,38 +16,54 @@ import (
 // nft transaction, a firewall reload, a link that goes with its ports.
 const settle = 10 * time.Millisecond
 
+// watchBuffer holds the messages of some thousand services' rules; the kernel's
+// usual one not those of 500.
+const watchBuffer = 16 << 20
+
 // watcher hears of nftables transactions, and of ip rules, bridges and host
 // ends of tasks deleted by others.
 type watcher struct {
 	prefix  string
 	changed chan struct{}
 	// look is called after a burst; it says whether to report it.
-	look func() bool
+	look func(seen) bool
 
 	nft, route *nl.NetlinkSocket
 	events     chan struct{}
 	done       chan struct{}
 	running    sync.WaitGroup
+	touched    bool // the transaction whose messages come in is of our table
 
 	mu       sync.Mutex
-	ours     map[uint32]bool // processes whose transactions are ours
-	expected map[string]bool // links that we delete
-	lost     bool            // a link vanished: report without looking
+	ours     map[uint32]chan<- uint32 // by the process that makes the transaction
+	expected map[string]bool          // links that we delete
+	seen     seen
 }
 
-func watch(prefix string, look func() bool) (*watcher, error) {
+// seen is what a burst of events tells.
+type seen struct {
+	foreign uint32 // generation of somebody else's last transaction in our table; 0: none
+	lost    bool   // messages of nftables were lost
+	link    bool   // a link of ours vanished
+}
+
+func watch(prefix string, look func(seen) bool) (*watcher, error) {
 	w := &watcher{
 		prefix:   prefix,
 		changed:  make(chan struct{}, 1),
 		look:     look,
 		events:   make(chan struct{}, 1),
 		done:     make(chan struct{}),
-		ours:     map[uint32]bool{},
+		ours:     map[uint32]chan<- uint32{},
 		expected: map[string]bool{},
 	}
 	var err error
 	if w.nft, err = nl.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES); err != nil {
 		return nil, fmt.Errorf("subscribe to nftables: %w", err)
+	}
+	if err := syscall.SetsockoptInt(w.nft.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer); err != nil {
+		w.nft.Close()
+		return nil, fmt.Errorf("subscribe to nftables: make room for messages: %w", err)
 	}
 	w.route, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
 	if err != nil {
@@ -65,14 +83,24 @@ func (w *watcher) close() {
 	w.running.Wait()
 }
 
-// ignore says that pid's transaction is ours.
-func (w *watcher) ignore(pid int) {
+// start starts nft. The channel delivers the generation of its transaction when
+// the kernel has made it.
+func (w *watcher) start(cmd *exec.Cmd) (<-chan uint32, error) {
+	made := make(chan uint32, 1)
+	w.mu.Lock() // its message must not be read before its process is known
+	defer w.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	w.ours[uint32(cmd.Process.Pid)] = made
+	return made, nil
+}
+
+// forget says that a process has ended without a transaction.
+func (w *watcher) forget(pid int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.ours) > 64 {
-		clear(w.ours) // a stray look is harmless
-	}
-	w.ours[uint32(pid)] = true
+	delete(w.ours, uint32(pid))
 }
 
 // expect says that the deletion of this link is ours.
@@ -90,7 +118,7 @@ func (w *watcher) poke() {
 	}
 }
 
-func (w *watcher) listen(s *nl.NetlinkSocket, event func(msgType uint16, data []byte) bool) {
+func (w *watcher) listen(s *nl.NetlinkSocket, event func(syscall.NetlinkMessage) bool) {
 	for {
 		msgs, _, err := s.Receive()
 		select {
@@ -100,48 +128,67 @@ func (w *watcher) listen(s *nl.NetlinkSocket, event func(msgType uint16, data []
 		}
 		if err != nil {
 			// Events were lost (ENOBUFS): look at the state itself.
+			w.mu.Lock()
+			w.seen.lost = w.seen.lost || s == w.nft
+			w.mu.Unlock()
 			w.poke()
 			continue
 		}
 		for _, msg := range msgs {
-			if event(msg.Header.Type, msg.Data) {
+			if event(msg) {
 				w.poke()
 			}
 		}
 	}
 }
 
-// nftEvent reads the message that ends each transaction: it names the process
-// that made it. Whatever the transaction was, look compares.
-func (w *watcher) nftEvent(msgType uint16, data []byte) bool {
-	if msgType != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN || len(data) < nfgenmsgLen {
+// nftEvent reads the messages of a transaction. The last one names the process
+// that made it: by its socket, and by its id outside of all containers.
+func (w *watcher) nftEvent(msg syscall.NetlinkMessage) bool {
+	if msg.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
+		w.touched = w.touched || isOurs(msg.Data, w.prefix)
 		return false
 	}
-	pid := attr(data[nfgenmsgLen:], unix.NFTA_GEN_PROC_PID)
-	if len(pid) != 4 {
-		return true
+	touched := w.touched
+	w.touched = false
+	if len(msg.Data) < nfgenmsgLen {
+		return false
 	}
+	number := func(kind int) uint32 {
+		if b := attr(msg.Data[nfgenmsgLen:], kind); len(b) == 4 {
+			return binary.BigEndian.Uint32(b)
+		}
+		return 0
+	}
+	gen := number(unix.NFTA_GEN_ID)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	id := binary.BigEndian.Uint32(pid)
-	ours := w.ours[id]
-	delete(w.ours, id)
-	return !ours
+	for _, id := range []uint32{msg.Header.Pid, number(unix.NFTA_GEN_PROC_PID)} {
+		if made, ok := w.ours[id]; ok {
+			delete(w.ours, id)
+			made <- gen
+			return false
+		}
+	}
+	if touched {
+		w.seen.foreign = gen
+	}
+	return touched
 }
 
-func (w *watcher) routeEvent(msgType uint16, data []byte) bool {
-	switch msgType {
+func (w *watcher) routeEvent(msg syscall.NetlinkMessage) bool {
+	switch msg.Header.Type {
 	case unix.RTM_DELRULE:
 		return true
 	case unix.RTM_DELLINK:
 	default:
 		return false
 	}
-	if len(data) < unix.SizeofIfInfomsg {
+	if len(msg.Data) < unix.SizeofIfInfomsg {
 		return false
 	}
-	name := nl.BytesToString(attr(data[unix.SizeofIfInfomsg:], unix.IFLA_IFNAME))
-	if !isBridge(w.prefix, name) && !isVeth(w.prefix, name) || data[0] != unix.AF_UNSPEC {
+	name := nl.BytesToString(attr(msg.Data[unix.SizeofIfInfomsg:], unix.IFLA_IFNAME))
+	if !isBridge(w.prefix, name) && !isVeth(w.prefix, name) || msg.Data[0] != unix.AF_UNSPEC {
 		return false // AF_BRIDGE: a port left, and its link may live on
 	}
 	w.mu.Lock()
@@ -150,7 +197,7 @@ func (w *watcher) routeEvent(msgType uint16, data []byte) bool {
 		delete(w.expected, name)
 		return false
 	}
-	w.lost = true
+	w.seen.link = true
 	return true
 }
 
@@ -172,10 +219,10 @@ func (w *watcher) report() {
 		default:
 		}
 		w.mu.Lock()
-		lost := w.lost
-		w.lost = false
+		now := w.seen
+		w.seen = seen{}
 		w.mu.Unlock()
-		if !w.look() && !lost {
+		if !w.look(now) && !now.link {
 			continue
 		}
 		select {
