@@ -473,8 +473,8 @@ func (a *Agent) checkStack(r *store.Revision) error {
 			if !ok || d.Condition != spec.DependsHealthy || dep.Replicas == 0 || r.Digests[d.Service] == "" {
 				continue // a plan does not know images that are not here yet
 			}
-			if a.healthcheck(&store.Task{Stack: "", Digest: r.Digests[d.Service], Spec: dep}) == nil {
-				fail("services."+name+".depends_on."+d.Service, "service %s waits for %s to be healthy, but %s has no healthcheck", name, d.Service, d.Service)
+			if dep.Readiness == nil && a.healthcheck(&store.Task{Digest: r.Digests[d.Service], Spec: dep}) == nil {
+				fail("services."+name+".depends_on."+d.Service, "service %s waits for %s to be healthy, but %s has no healthcheck or x-readiness", name, d.Service, d.Service)
 			}
 		}
 		for i, m := range svc.Mounts {

@@ -46,15 +46,13 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 		a.events.task(t, "die", err.Error())
 		return nil
 	}
-	health := ""
-	if a.healthcheck(t) != nil {
-		health = starting
-	}
+	begun := *t
+	a.begin(&begun)
 	// A short-lived container may have exited by now: its exit is kept.
 	a.events.task(t, "start", "")
 	a.w.note(id, func(t *store.Task) {
 		if t.State == store.StatePending {
-			t.State, t.Health = store.StateRunning, health
+			t.State, t.Health, t.Readiness, t.Liveness = store.StateRunning, begun.Health, begun.Readiness, begun.Liveness
 		}
 		t.Started = began
 	})

@@ -191,8 +191,10 @@ func (a *Agent) deadline(s *spec.Service, digest string) time.Duration {
 		return s.ProgressDeadline
 	}
 	d := leastDeadline
-	if c := a.healthcheck(&store.Task{Digest: digest, Spec: *s}); c != nil {
-		d = max(d, c.startPeriod+time.Duration(c.retries)*c.interval+time.Minute)
+	for _, which := range []test{healthTest, readinessTest} {
+		if c := a.check(&store.Task{Digest: digest, Spec: *s}, which); c != nil {
+			d = max(d, c.startPeriod+time.Duration(c.retries)*c.interval+time.Minute)
+		}
 	}
 	return d
 }
@@ -323,7 +325,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	default:
 		out.State = reconciler.TaskExited
 	}
-	out.Checked, out.Healthy = t.Health != "", t.Health == healthy
+	out.Checked, out.Healthy = tested(t)
 	out.Unhealthy = a.unhealthy(t)
 	ready, reason := a.readiness(t)
 	out.ReadyAt = t.ReadyAt
@@ -332,6 +334,9 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		out.Reason = "it becomes ready" // the next pass knows since when
 	case ready:
 		out.Ready, out.ReadySince, out.Reason = true, t.ReadySince, ""
+		if out.Unhealthy {
+			out.Reason = a.probes.reason(t, livenessTest)
+		}
 	case out.State == reconciler.TaskRunning:
 		out.Reason = reason
 	}

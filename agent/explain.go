@@ -205,7 +205,7 @@ func (e *explainer) running(c *api.Cause, t *store.Task) {
 			}
 		}
 	case e.a.unhealthy(t):
-		c.Text = "takes traffic, but is unhealthy and is to be replaced"
+		c.Text = "takes traffic, but is unhealthy and is to be replaced: " + e.a.probes.reason(t, livenessTest)
 		e.probes(c, t)
 	default:
 		c.Well, c.Text = true, "ready for "+span(e.now.Sub(either(t.ReadySince, t.Started)))
@@ -213,27 +213,19 @@ func (e *explainer) running(c *api.Cause, t *store.Task) {
 	e.trouble(c, "not as it should be", t.ID)
 }
 
-// probes adds how often a task's health test has failed in a row, and what it
-// printed last.
+// probes adds how often the test that fails has failed in a row, and what it
+// said last.
 func (e *explainer) probes(c *api.Cause, t *store.Task) {
-	list := e.a.probes.of(t.ID)
-	failed := 0
-	for _, p := range slices.Backward(list) {
-		if p.ExitCode == 0 {
-			break
-		}
-		failed++
-	}
-	if failed == 0 {
+	which, ok := notPassed(t)
+	if !ok {
 		return
 	}
-	since, times := list[len(list)-failed].Start, fmt.Sprintf("%d times", failed)
-	if failed == keptProbes {
-		times = "at least " + times
+	failed, since := e.a.probes.streak(t.ID, which)
+	list := e.a.probes.of(t.ID, which)
+	if failed == 0 || len(list) == 0 {
+		return
 	}
-	if failed > 1 {
-		c.Text += fmt.Sprintf(" (%s, since %s)", times, clock(since))
-	}
+	c.Text += fmt.Sprintf(" (%s since %s)", times(failed), clock(since))
 	lines := strings.Split(strings.TrimSpace(list[len(list)-1].Output), "\n")
 	for _, line := range lines[1:min(len(lines), explainedLines)] { // the first is in the reason
 		c.Details = append(c.Details, bounded(line))
@@ -310,6 +302,8 @@ func (e *explainer) leaving(t *store.Task) string {
 		return "serves until it is replaced"
 	case t.State == store.StatePending:
 		return "is being created"
+	case t.Withdrawn.IsZero():
+		return "not in the traffic"
 	}
 	if n, _ := e.a.flows.count(t.ID); n > 0 {
 		return fmt.Sprintf("drains: %d connections", n)

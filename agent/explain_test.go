@@ -112,7 +112,7 @@ func TestExplain_NotReady_SaysWhatTheProbeAnswersAndWhatWasLogged(t *testing.T) 
 			t.Fatalf("%+v, %v", e, err)
 		}
 		c := e.Tasks[0]
-		if got := clocks.ReplaceAllString(c.Text, "TIME"); got != `not ready: its health test exits 1: "connection refused" (4 times, since TIME)` {
+		if got := clocks.ReplaceAllString(c.Text, "TIME"); got != `not ready: its health test exits 1: "connection refused" (4 times since TIME)` {
 			t.Errorf("text: %s", got)
 		}
 		if len(c.Details) != 1 || !strings.HasPrefix(c.Details[0], "cannot reach ") || e.Summary != "0 of 1 tasks ready" {

@@ -5,6 +5,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"berth/spec"
 	"berth/store"
 )
 
@@ -15,13 +16,23 @@ const (
 	unhealthy = "unhealthy"
 )
 
-// check is a health test with every default filled in.
+// check is a test with every default filled in.
 type check struct {
-	args        []string
+	which   test
+	subject string // names it in a line
+	// args are run in the container; nil: probe is asked over the network.
+	args  []string
+	probe *spec.Probe
+
 	interval    time.Duration
 	timeout     time.Duration
+	delay       time.Duration // from the start to the first probe
 	startPeriod time.Duration
-	retries     int
+	retries     int // failures in a row until it fails
+	successes   int // in a row until it passes
+	// gate says that it only decides on traffic: to fail before the first
+	// success means no more than not to have passed yet.
+	gate bool
 }
 
 // Defaults of a healthcheck (Compose specification, healthcheck).
@@ -35,27 +46,43 @@ const (
 // ready should not wait out an interval of 30 s to be told so.
 const eager = time.Second
 
+// check gives a test of t; nil: it has none.
+func (a *Agent) check(t *store.Task, which test) *check {
+	switch which {
+	case readinessTest:
+		return probeCheck(t.Spec.Readiness, which)
+	case livenessTest:
+		return probeCheck(t.Spec.Liveness, which)
+	}
+	return a.healthcheck(t)
+}
+
+func probeCheck(p *spec.Probe, which test) *check {
+	if p == nil {
+		return nil
+	}
+	return &check{
+		which: which, subject: string(which) + " " + subject(p), args: p.Exec, probe: p,
+		interval: p.Interval, timeout: p.Timeout, delay: p.InitialDelay, startPeriod: p.InitialDelay,
+		retries: p.Failures, successes: p.Successes, gate: which == readinessTest,
+	}
+}
+
 // healthcheck merges the service's test over the image's; nil: none.
 func (a *Agent) healthcheck(t *store.Task) *check {
+	s := t.Spec.Healthcheck
+	if s != nil && s.Disable {
+		return nil
+	}
 	img, err := a.images.Resolve(t.Digest)
 	if err != nil {
 		return nil
-	}
-	s := t.Spec.Healthcheck
-	if _, r := a.w.stack(t.Stack); r != nil {
-		// The newest settings apply to running tasks: the field is in place.
-		if svc, ok := r.Stack.Services[t.Service]; ok {
-			s = svc.Healthcheck
-		}
 	}
 	h := v1.HealthConfig{}
 	if img.Config.Healthcheck != nil {
 		h = *img.Config.Healthcheck
 	}
 	if s != nil {
-		if s.Disable {
-			return nil
-		}
 		if len(s.Test) > 0 {
 			h.Test = s.Test
 		}
@@ -68,6 +95,7 @@ func (a *Agent) healthcheck(t *store.Task) *check {
 		return nil
 	}
 	c := &check{
+		which: healthTest, subject: "its health test", successes: 1,
 		interval: either(h.Interval, defaultInterval), timeout: either(h.Timeout, defaultTimeout),
 		startPeriod: h.StartPeriod, retries: either(h.Retries, defaultRetries),
 	}
@@ -95,37 +123,37 @@ func either[T comparable](v, otherwise T) T {
 	return otherwise
 }
 
-// verdict follows the results of a health test. A task is healthy after one
-// success. It is unhealthy after `retries` failures in a row; until its first
-// success the failures of the eager probes only count once the start period
-// and as many intervals have passed, so that being eager never makes a slow
-// start unhealthy sooner than the file allows.
+// verdict follows the results of a test: healthy after `successes` in a row,
+// unhealthy after `retries` failures in a row. Until its first success failures
+// only count once the start period and as many intervals have passed, so that
+// being eager never makes a slow start unhealthy sooner than the file allows.
 type verdict struct {
-	state    string
-	failures int
-	started  time.Time
+	state               string
+	failures, successes int // in a row
+	started             time.Time
+	passed              bool // ever
 }
 
 func (v *verdict) add(ok bool, now time.Time, c *check) {
-	switch {
-	case ok:
-		v.state, v.failures = healthy, 0
-	case v.state == starting:
-		v.failures++
-		limit := c.startPeriod + time.Duration(c.retries)*c.interval
-		if v.failures >= c.retries && now.Sub(v.started) >= limit {
-			v.state = unhealthy
+	if ok {
+		v.failures = 0
+		if v.successes++; v.successes >= c.successes {
+			v.state, v.passed = healthy, true
 		}
-	default:
-		if v.failures++; v.failures >= c.retries {
-			v.state = unhealthy
-		}
+		return
 	}
+	v.successes = 0
+	v.failures++
+	limit := v.started.Add(c.startPeriod + time.Duration(c.retries)*c.interval)
+	if v.failures < c.retries || v.state == starting && !c.gate && now.Before(limit) {
+		return
+	}
+	v.state = unhealthy
 }
 
 // next is the time until the next probe.
 func (v *verdict) next(c *check) time.Duration {
-	if v.state == starting {
+	if v.state == starting || c.gate && !v.passed {
 		return min(eager, c.interval)
 	}
 	return c.interval

@@ -14,16 +14,19 @@ import (
 	"berth/store"
 )
 
-// A task without a healthcheck is ready when it listens: published any sooner,
-// its first clients would be refused. listenPatience is how long that is waited
-// for; a port that nobody listens on is the file's affair.
+// A task without a healthcheck or x-readiness is ready when it listens:
+// published any sooner, its first clients would be refused. listenPatience is
+// how long that is waited for, as a port that nobody listens on is the file's
+// affair; unless a task of the service before it did listen: then one that does
+// not is broken, and is never ready.
 const (
 	listenEvery    = 25 * time.Millisecond
 	listenPatience = 10 * time.Second
+	listenRarely   = 500 * time.Millisecond // when patience is over
 )
 
-// listeners watches tasks that publish TCP ports and have no healthcheck until
-// they listen on one of them.
+// listeners watches tasks that publish TCP ports and have no test until they
+// listen on one of them.
 type listeners struct {
 	a  *Agent
 	mu sync.Mutex
@@ -35,7 +38,7 @@ func newListeners(a *Agent) *listeners { return &listeners{a: a, ok: map[string]
 // targets are the TCP ports that a task should listen on in a network of its
 // own.
 func targets(t *store.Task) []uint16 {
-	if t.Health != "" || len(t.Endpoints) == 0 {
+	if t.Health != "" || t.Readiness != "" || len(t.Endpoints) == 0 {
 		return nil
 	}
 	var out []uint16
@@ -50,12 +53,37 @@ func targets(t *store.Task) []uint16 {
 // ready says whether t listens, or need not. One that was published once has
 // shown it.
 func (l *listeners) ready(t *store.Task) bool {
-	if t.Rotation || t.Published || !t.Withdrawn.IsZero() || len(targets(t)) == 0 {
+	if t.Rotation || t.Published || t.Listened || !t.Withdrawn.IsZero() || len(targets(t)) == 0 {
 		return true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ok[t.ID]
+}
+
+// reason says why t is not ready.
+func (l *listeners) reason(t *store.Task) string {
+	var ports []string
+	for _, port := range targets(t) {
+		ports = append(ports, strconv.Itoa(int(port)))
+	}
+	return "it does not listen on port " + strings.Join(ports, " or ") + " yet"
+}
+
+// expected says that t must listen: an earlier task of its service did, and
+// none of its own version was ready without.
+func expected(v view, t *store.Task) bool {
+	before := false
+	for _, o := range v.tasks {
+		if o.ID == t.ID || o.Stack != t.Stack || o.Service != t.Service || !o.Created.Before(t.Created) {
+			continue
+		}
+		if o.Key == t.Key && !o.Listened && !o.ReadyAt.IsZero() {
+			return false
+		}
+		before = before || o.Listened
+	}
+	return before
 }
 
 // sync begins to watch the tasks that run and have not shown it yet.
@@ -76,7 +104,8 @@ func (l *listeners) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 		}
 		l.mu.Unlock()
 		if !watched {
-			wg.Go(func() { l.watch(ctx, t) })
+			patient := expected(v, t)
+			wg.Go(func() { l.watch(ctx, t, patient) })
 		}
 	}
 	l.mu.Lock()
@@ -88,19 +117,30 @@ func (l *listeners) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 	}
 }
 
-// watch waits until t listens, ends, or has had its time.
-func (l *listeners) watch(ctx context.Context, t *store.Task) {
-	ctx, cancel := context.WithTimeout(ctx, listenPatience)
-	defer cancel()
+// watch waits until t listens or ends, or has had its time; patient gives it
+// all the time there is.
+func (l *listeners) watch(ctx context.Context, t *store.Task, patient bool) {
 	tick := time.NewTicker(listenEvery)
 	defer tick.Stop()
-	for !l.listens(ctx, t) {
+	end := time.Now().Add(listenPatience)
+	rarely := false
+	for {
+		listens, known := l.listens(ctx, t)
+		if listens {
+			l.a.w.note(t.ID, func(t *store.Task) { t.Listened = true })
+		}
+		if listens || !known || !patient && !time.Now().Before(end) {
+			break
+		}
+		if !rarely && !time.Now().Before(end) {
+			rarely = true
+			tick.Reset(listenRarely)
+		}
 		select {
 		case <-tick.C:
-			continue
 		case <-ctx.Done():
+			return
 		}
-		break
 	}
 	l.mu.Lock()
 	if _, watched := l.ok[t.ID]; watched {
@@ -110,21 +150,24 @@ func (l *listeners) watch(ctx context.Context, t *store.Task) {
 	l.a.loop.wake()
 }
 
-// listens looks into the task's network namespace. Where it can't, it says
-// yes: nothing better will be known later.
-func (l *listeners) listens(ctx context.Context, t *store.Task) bool {
+// listens looks into the task's network namespace. What can't be looked at is
+// not known, and nothing better will be known later.
+func (l *listeners) listens(ctx context.Context, t *store.Task) (listens, known bool) {
 	st, err := l.a.containers.Status(ctx, t.ID)
 	if err != nil || st.Pid == 0 {
-		return true
+		return false, false
 	}
 	ports := targets(t)
 	for _, table := range []string{"tcp", "tcp6"} {
 		found, err := listening(fmt.Sprintf("/proc/%d/net/%s", st.Pid, table), ports)
-		if found || err != nil && table == "tcp" {
-			return true
+		switch {
+		case found:
+			return true, true
+		case err != nil && table == "tcp":
+			return false, false
 		}
 	}
-	return false
+	return false, true
 }
 
 // tcpListen is the state of a listening socket in /proc/net/tcp.

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -10,27 +12,68 @@ import (
 
 	"berth/api"
 	"berth/runtime"
+	"berth/spec"
 	"berth/store"
 )
 
-// keptProbes is how many results of a task's health test are kept.
+// keptProbes is how many results of a task's test are kept.
 const keptProbes = 5
 
 // probeOutput bounds what is kept of one probe's output, in bytes.
 const probeOutput = 4096
 
-// probes runs the health test of every running task that has one.
+// test is one of the ways in which a task is asked how it is. Its state is in
+// the task's record: "" (it has none), starting, healthy or unhealthy.
+type test string
+
+// Tests of a task: healthcheck, x-readiness, x-liveness.
+const (
+	healthTest    test = "health"
+	readinessTest test = "readiness"
+	livenessTest  test = "liveness"
+)
+
+var tests = []test{healthTest, readinessTest, livenessTest}
+
+// state is where t keeps it.
+func (w test) state(t *store.Task) *string {
+	switch w {
+	case readinessTest:
+		return &t.Readiness
+	case livenessTest:
+		return &t.Liveness
+	}
+	return &t.Health
+}
+
+// probes runs the tests of every running task that has some.
 type probes struct {
-	a       *Agent
-	mu      sync.Mutex
-	cancel  map[string]context.CancelFunc
-	asked   map[string]uint64 // task without a test: the revision that has none
-	results map[string][]api.ProbeResult
-	wg      sync.WaitGroup
+	a *Agent
+	// ask asks a task over the network: once, until ctx ends.
+	ask func(ctx context.Context, addr netip.Addr, p *spec.Probe) answer
+
+	mu     sync.Mutex
+	cancel map[probeKey]context.CancelFunc
+	tracks map[probeKey]*track
+	wg     sync.WaitGroup
+}
+
+type probeKey struct {
+	task  string
+	which test
+}
+
+// track is what is known from the probes of one test.
+type track struct {
+	subject string // what is asked: "readiness GET :8080/healthz"
+	results []api.ProbeResult
+	problem string // of the last probe; "": it passed
+	failed  int    // in a row
+	since   time.Time
 }
 
 func newProbes(a *Agent) *probes {
-	return &probes{a: a, cancel: map[string]context.CancelFunc{}, asked: map[string]uint64{}, results: map[string][]api.ProbeResult{}}
+	return &probes{a: a, ask: askNetwork, cancel: map[probeKey]context.CancelFunc{}, tracks: map[probeKey]*track{}}
 }
 
 // sync starts the probes of tasks that run and ends those of others.
@@ -40,79 +83,109 @@ func (p *probes) sync(v view) {
 	known := map[string]bool{}
 	for _, t := range v.tasks {
 		known[t.ID] = true
-		if t.State == store.StateRunning && t.Health == "" {
-			p.adopt(v, t)
-			continue
+		if t.State == store.StateRunning {
+			t = p.adopt(v, t)
 		}
-		on := t.State == store.StateRunning && t.Health != "" && t.StopAt.IsZero()
-		cancel := p.cancel[t.ID]
-		switch {
-		case on && cancel == nil:
-			ctx, stop := context.WithCancel(context.Background())
-			p.cancel[t.ID] = stop
-			p.wg.Go(func() { p.watch(ctx, t) })
-		case !on && cancel != nil:
+		for _, which := range tests {
+			key := probeKey{t.ID, which}
+			on := t.State == store.StateRunning && *which.state(t) != "" && t.StopAt.IsZero()
+			cancel := p.cancel[key]
+			switch {
+			case on && cancel == nil:
+				ctx, stop := context.WithCancel(context.Background())
+				p.cancel[key] = stop
+				p.wg.Go(func() { p.watch(ctx, t, which) })
+			case !on && cancel != nil:
+				cancel()
+				delete(p.cancel, key)
+			}
+		}
+	}
+	for key, cancel := range p.cancel {
+		if !known[key.task] {
 			cancel()
-			delete(p.cancel, t.ID)
+			delete(p.cancel, key)
 		}
 	}
-	for id, cancel := range p.cancel {
-		if !known[id] {
-			cancel()
-			delete(p.cancel, id)
-		}
-	}
-	for id := range p.asked {
-		if !known[id] {
-			delete(p.asked, id)
-		}
-	}
-	for id := range p.results {
-		if !known[id] {
-			delete(p.results, id)
+	for key := range p.tracks {
+		if !known[key.task] {
+			delete(p.tracks, key)
 		}
 	}
 }
 
-// adopt begins to test a running task whose service got its first test: the
-// field is applied in place. It stays in the traffic until the test fails.
-func (p *probes) adopt(v view, t *store.Task) {
-	r := v.revisions[t.Stack]
-	if r == nil || p.asked[t.ID] == r.Number {
-		return
+// adopt gives a running task of the wanted version the tests that its service
+// has by now: they are applied in place. One that gets its first test stays in
+// the traffic until that fails. A task that is to be replaced keeps its own
+// tests: it may not know what the new version is asked.
+func (p *probes) adopt(v view, t *store.Task) *store.Task {
+	s, r := v.stacks[t.Stack], v.revisions[t.Stack]
+	if s == nil || r == nil {
+		return t
 	}
-	p.asked[t.ID] = r.Number
-	if cancel := p.cancel[t.ID]; cancel != nil { // its test was taken away
-		cancel()
-		delete(p.cancel, t.ID)
+	svc, ok := r.Stack.Services[t.Service]
+	if !ok || sameTests(&t.Spec, &svc) || p.a.derive(v, s, r).keys[t.Service] != t.Key {
+		return t
 	}
-	if t.Revision == r.Number || p.a.healthcheck(t) == nil {
-		return
+	next := *t
+	next.Spec.Healthcheck, next.Spec.Readiness, next.Spec.Liveness = svc.Healthcheck, svc.Readiness, svc.Liveness
+	for _, which := range tests {
+		state := which.state(&next)
+		switch {
+		case p.a.check(&next, which) == nil:
+			*state = ""
+		case *state == "":
+			*state = starting
+		}
 	}
-	p.a.w.note(t.ID, func(t *store.Task) {
-		if t.State == store.StateRunning && t.Health == "" {
-			t.Health = starting
+	noted := p.a.w.note(t.ID, func(t *store.Task) {
+		t.Spec = next.Spec
+		if t.State == store.StateRunning {
+			t.Health, t.Readiness, t.Liveness = next.Health, next.Readiness, next.Liveness
 		}
 	})
 	p.a.loop.wake()
+	if noted == nil {
+		return t
+	}
+	return noted
+}
+
+func sameTests(x, y *spec.Service) bool {
+	return reflect.DeepEqual(x.Healthcheck, y.Healthcheck) && reflect.DeepEqual(x.Readiness, y.Readiness) &&
+		reflect.DeepEqual(x.Liveness, y.Liveness)
+}
+
+// begin gives a task that starts to run the first states of its tests.
+func (a *Agent) begin(t *store.Task) {
+	for _, which := range tests {
+		if a.check(t, which) != nil {
+			*which.state(t) = starting
+		}
+	}
 }
 
 func (p *probes) stopAll() {
 	p.mu.Lock()
-	for id, cancel := range p.cancel {
+	for key, cancel := range p.cancel {
 		cancel()
-		delete(p.cancel, id)
+		delete(p.cancel, key)
 	}
 	p.mu.Unlock()
 	p.wg.Wait()
 }
 
-func (p *probes) watch(ctx context.Context, t *store.Task) {
-	v := verdict{state: t.Health, started: t.Started}
-	if t.Published {
+// watch probes one test of t until ctx ends.
+func (p *probes) watch(ctx context.Context, t *store.Task, which test) {
+	v := verdict{state: *which.state(t), started: t.Started}
+	v.passed = v.state == healthy || !t.ReadyAt.IsZero()
+	var delay time.Duration // the first probe at once: many are ready by then
+	if c := p.a.check(t, which); t.Published {
 		v.started = time.Now() // it has run long; its test is new
+	} else if c != nil {
+		delay = max(0, time.Until(t.Started.Add(c.delay)))
 	}
-	timer := time.NewTimer(0) // the first probe at once: many are ready by then
+	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	for {
 		select {
@@ -120,80 +193,168 @@ func (p *probes) watch(ctx context.Context, t *store.Task) {
 			return
 		case <-timer.C:
 		}
-		c := p.a.healthcheck(t)
-		if c == nil { // the newest revision has no test
-			p.a.w.note(t.ID, func(t *store.Task) { t.Health = "" })
-			p.a.loop.wake()
+		if t = p.a.w.task(t.ID); t == nil {
 			return
 		}
-		r := p.probe(ctx, t, c)
+		c := p.a.check(t, which)
+		if c == nil {
+			return // taken away; sync ends this
+		}
+		ans, r := p.probe(ctx, t, c)
 		if ctx.Err() != nil {
 			return
 		}
-		p.keep(t.ID, r)
+		news := p.keep(probeKey{t.ID, which}, c, ans, r)
 		before := v.state
-		v.add(r.ExitCode == 0, time.Now(), c)
+		v.add(ans.ok(), time.Now(), c)
 		if v.state != before {
-			p.a.w.note(t.ID, func(t *store.Task) { t.Health = v.state })
-			p.a.events.task(t, "health_status: "+v.state, "")
+			p.a.w.note(t.ID, func(t *store.Task) {
+				if *which.state(t) != "" {
+					*which.state(t) = v.state
+				}
+			})
+			p.a.events.task(t, string(which)+"_status: "+v.state, "")
 		}
-		if v.state != before || v.state == starting {
+		if v.state != before || news {
 			p.a.loop.wake()
 		}
 		timer.Reset(v.next(c))
 	}
 }
 
-// probe runs the test once. A test that takes too long is killed and failed.
-func (p *probes) probe(ctx context.Context, t *store.Task, c *check) api.ProbeResult {
-	out := &limited{max: probeOutput}
+// answer of one probe.
+type answer struct {
+	// problem follows what was asked: " answers 503", ": connection refused".
+	// "": it passed.
+	problem string
+	output  string
+}
+
+func (a answer) ok() bool { return a.problem == "" }
+
+// probe runs the test once. One that takes too long is ended and has failed.
+func (p *probes) probe(ctx context.Context, t *store.Task, c *check) (answer, api.ProbeResult) {
 	r := api.ProbeResult{Start: time.Now()}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	var ans answer
+	if c.args != nil {
+		ans, r.ExitCode = p.exec(ctx, t, c)
+	} else {
+		addr, err := p.a.probeAddr(t)
+		if err != nil {
+			ans.problem = ": " + err.Error()
+		} else {
+			ans = p.ask(ctx, addr, c.probe)
+		}
+		if !ans.ok() {
+			r.ExitCode = 1
+		}
+	}
+	if ctx.Err() != nil && (c.args != nil || !ans.ok()) {
+		text := fmt.Sprintf("no answer within %s", c.timeout)
+		ans, r.ExitCode = answer{": " + text, text}, -1
+	}
+	r.Test, r.Duration, r.Output = string(c.which), time.Since(r.Start), ans.output
+	return ans, r
+}
+
+// exec runs a test in the container.
+func (p *probes) exec(ctx context.Context, t *store.Task, c *check) (answer, int) {
+	out := &limited{max: probeOutput}
 	code, err := p.a.containers.Exec(ctx, t.ID, runtime.Exec{Args: c.args, Stdout: out, Stderr: out})
-	r.Duration, r.ExitCode, r.Output = time.Since(r.Start), code, out.String()
-	switch {
-	case ctx.Err() != nil:
-		r.ExitCode, r.Output = -1, fmt.Sprintf("no answer within %s", c.timeout)
-	case err != nil:
-		r.ExitCode, r.Output = -1, err.Error()
+	if err != nil {
+		return answer{": " + err.Error(), err.Error()}, -1
 	}
-	return r
+	ans := answer{output: out.String()}
+	if code != 0 {
+		ans.problem = fmt.Sprintf(" exits %d", code)
+		if text, _, _ := strings.Cut(strings.TrimSpace(ans.output), "\n"); text != "" {
+			ans.problem += fmt.Sprintf(": %q", text)
+		}
+	}
+	return ans, code
 }
 
-func (p *probes) keep(id string, r api.ProbeResult) {
+// keep remembers a result. news says that it tells something else than the one
+// before.
+func (p *probes) keep(key probeKey, c *check, ans answer, r api.ProbeResult) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := slices.Concat(p.results[id], []api.ProbeResult{r})
-	p.results[id] = list[max(0, len(list)-keptProbes):]
+	k := p.tracks[key]
+	if k == nil {
+		k = &track{}
+		p.tracks[key], news = k, true
+	}
+	news = news || k.problem != ans.problem || k.subject != c.subject
+	list := slices.Concat(k.results, []api.ProbeResult{r})
+	k.results = list[max(0, len(list)-keptProbes):]
+	k.subject, k.problem = c.subject, ans.problem
+	switch {
+	case ans.ok():
+		k.failed = 0
+	case k.failed == 0:
+		k.failed, k.since = 1, r.Start
+	default:
+		k.failed++
+	}
+	return news
 }
 
-func (p *probes) of(id string) []api.ProbeResult {
+// of gives the last results of a test.
+func (p *probes) of(id string, which test) []api.ProbeResult {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.results[id])
+	if k := p.tracks[probeKey{id, which}]; k != nil {
+		return slices.Clone(k.results)
+	}
+	return nil
 }
 
-// reason says in one line why a task is not ready.
-func (p *probes) reason(id string) string {
-	list := p.of(id)
-	if len(list) == 0 {
-		return "its health test has not answered yet"
+// all gives the last results of each test, for inspect.
+func (p *probes) all(id string) []api.ProbeResult {
+	var out []api.ProbeResult
+	for _, which := range tests {
+		out = append(out, p.of(id, which)...)
 	}
-	last := list[len(list)-1]
-	text := strings.TrimSpace(last.Output)
-	if i := strings.IndexByte(text, '\n'); i >= 0 {
-		text = text[:i]
+	return out
+}
+
+// times is how often something happened, for a sentence.
+func times(n int) string {
+	if n == 1 {
+		return "once"
 	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// streak says how often in a row a test has failed, and since when.
+func (p *probes) streak(id string, which test) (failed int, since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.tracks[probeKey{id, which}]; k != nil {
+		return k.failed, k.since
+	}
+	return 0, time.Time{}
+}
+
+// reason says in one line what a test of t says. It stays the same while
+// nothing changes: how often it failed is told by streak.
+func (p *probes) reason(t *store.Task, which test) string {
+	c := p.a.check(t, which)
+	if c == nil {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.tracks[probeKey{t.ID, which}]
 	switch {
-	case last.ExitCode == 0:
-		return "its health test passed"
-	case text == "":
-		return fmt.Sprintf("its health test exits %d", last.ExitCode)
-	case last.ExitCode < 0:
-		return "its health test: " + text
+	case k == nil:
+		return c.subject + " has not answered yet"
+	case k.problem == "":
+		return k.subject + " passed"
 	}
-	return fmt.Sprintf("its health test exits %d: %q", last.ExitCode, text)
+	return k.subject + k.problem
 }
 
 // limited keeps the first max bytes and swallows the rest.

@@ -7,23 +7,51 @@ import (
 )
 
 // readiness says whether t may take traffic, and if not, why. Only a running
-// task may.
+// task may: one whose healthcheck and x-readiness pass, and that listens if it
+// has neither.
 func (a *Agent) readiness(t *store.Task) (ready bool, reason string) {
-	// A task that served before it got a test serves on until that fails.
-	passes := t.Health == "" || t.Health == healthy || t.Health == starting && t.Published
-	switch {
-	case t.State != store.StateRunning:
+	if t.State != store.StateRunning {
 		return false, t.Reason
-	case !passes:
-		return false, a.probes.reason(t.ID)
-	case !a.listens.ready(t):
-		return false, "it does not listen on its ports yet"
+	}
+	for _, which := range []test{healthTest, readinessTest} {
+		if !passes(t, which) {
+			return false, a.probes.reason(t, which)
+		}
+	}
+	if !a.listens.ready(t) {
+		return false, a.listens.reason(t)
 	}
 	return true, ""
 }
 
-// unhealthy says that the healthcheck of t has failed for good.
-func (a *Agent) unhealthy(t *store.Task) bool { return t.Health == unhealthy }
+// passes says that a test of t does, or that t has none. A task that served
+// before it got one serves on until that fails.
+func passes(t *store.Task, which test) bool {
+	state := *which.state(t)
+	return state == "" || state == healthy || state == starting && t.Published
+}
+
+// unhealthy says that the healthcheck or x-liveness of t has failed for good.
+func (a *Agent) unhealthy(t *store.Task) bool {
+	return t.Health == unhealthy || t.Liveness == unhealthy
+}
+
+// notPassed is the first test of t that keeps it from being well, if any does.
+func notPassed(t *store.Task) (which test, ok bool) {
+	for _, which := range tests {
+		if s := *which.state(t); s == unhealthy || s == starting && which != livenessTest {
+			return which, true
+		}
+	}
+	return "", false
+}
+
+// tested says whether t has a test that decides on traffic, and whether it
+// passes.
+func tested(t *store.Task) (has, passes bool) {
+	has = t.Health != "" || t.Readiness != ""
+	return has, has && (t.Health == "" || t.Health == healthy) && (t.Readiness == "" || t.Readiness == healthy)
+}
 
 // noteReadiness records from when the tasks of v have been ready. It says
 // whether any record changed.

@@ -65,11 +65,12 @@ func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, the
 	case t.State == store.StatePending && started:
 		// It ran, and the note of that was lost with the agent. If it has
 		// exited since, the exits channel tells how.
-		health := ""
-		if a.healthcheck(t) != nil {
-			health = starting
-		}
-		a.w.note(t.ID, func(t *store.Task) { t.State, t.Started, t.Health = store.StateRunning, st.StartedAt, health })
+		begun := *t
+		a.begin(&begun)
+		a.w.note(t.ID, func(t *store.Task) {
+			t.State, t.Started = store.StateRunning, st.StartedAt
+			t.Health, t.Readiness, t.Liveness = begun.Health, begun.Readiness, begun.Liveness
+		})
 	case t.State == store.StatePending:
 		if err := a.unmake(ctx, t); err != nil {
 			// Its end is noted all the same: the loop removes it, and tries again

@@ -63,6 +63,7 @@ func (a *Agent) apiTask(v view, t *store.Task) api.Task {
 	out := api.Task{
 		ID: t.ID, Name: t.Name(), Stack: t.Stack, Service: t.Service, Slot: t.Slot, Revision: t.Revision,
 		Image: t.Image, Digest: t.Digest, State: string(t.State), Health: t.Health,
+		Readiness: t.Readiness, Liveness: t.Liveness,
 		Ready: t.Published && t.State == store.StateRunning, CreatedAt: t.Created, StartedAt: t.Started,
 		FinishedAt: t.Finished, ExitCode: t.ExitCode, OOMKilled: t.OOM, Restarts: t.Restarts,
 		Labels: labels(t), Current: true,
@@ -74,15 +75,18 @@ func (a *Agent) apiTask(v view, t *store.Task) api.Task {
 	case store.StatePending:
 		out.State = api.TaskCreated
 	case store.StateExited:
-		out.Health = ""
+		out.Health, out.Readiness, out.Liveness = "", "", ""
 		if t.Reason != "" || t.ExitCode != 0 {
 			out.Reason = exitText(t)
 		}
 	case store.StateRemoved:
 		out.State = api.TaskRemoving
 	case store.StateRunning, store.StatePaused:
-		if t.Health == starting || t.Health == unhealthy {
-			out.Reason = a.probes.reason(t.ID)
+		if which, ok := notPassed(t); ok {
+			out.Reason = a.probes.reason(t, which)
+			if n, since := a.probes.streak(t.ID, which); n > 0 {
+				out.Reason += fmt.Sprintf(" (%s since %s)", times(n), clock(since))
+			}
 		}
 	}
 	for _, e := range t.Endpoints {

@@ -69,7 +69,7 @@ func (a *Agent) taskRoutes(h huma.API, mux *http.ServeMux) {
 
 func (a *Agent) inspect(ctx context.Context, t *store.Task) api.TaskInspect {
 	out := api.TaskInspect{
-		Task: a.apiTask(a.w.view(), t), Service: t.Spec, Probes: a.probes.of(t.ID), LogPath: a.containers.LogPath(t.ID),
+		Task: a.apiTask(a.w.view(), t), Service: t.Spec, Probes: a.probes.all(t.ID), LogPath: a.containers.LogPath(t.ID),
 		Bundle: a.taskRun(t.ID), SpecHash: t.Key, CgroupPath: filepath.Join(a.cfg.CgroupParent, t.ID),
 	}
 	if st, err := a.containers.Status(ctx, t.ID); err == nil {

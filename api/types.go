@@ -335,18 +335,21 @@ const (
 
 // Task is one container of a stack.
 type Task struct {
-	ID         string            `json:"id"`
-	Name       string            `json:"name"` // STACK-SERVICE-SLOT
-	Stack      string            `json:"stack"`
-	Service    string            `json:"service"`
-	Slot       int               `json:"slot"` // from 1
-	Revision   uint64            `json:"revision"`
-	Image      string            `json:"image"` // reference as written
-	Digest     string            `json:"digest,omitempty"`
-	Command    string            `json:"command"`
-	State      string            `json:"state"`
-	Health     string            `json:"health,omitempty"` // starting, healthy, unhealthy
-	Ready      bool              `json:"ready"`            // takes traffic
+	ID       string `json:"id"`
+	Name     string `json:"name"` // STACK-SERVICE-SLOT
+	Stack    string `json:"stack"`
+	Service  string `json:"service"`
+	Slot     int    `json:"slot"` // from 1
+	Revision uint64 `json:"revision"`
+	Image    string `json:"image"` // reference as written
+	Digest   string `json:"digest,omitempty"`
+	Command  string `json:"command"`
+	State    string `json:"state"`
+	Health   string `json:"health,omitempty"` // starting, healthy, unhealthy
+	// Readiness and Liveness are the same of x-readiness and x-liveness.
+	Readiness  string            `json:"readiness,omitempty"`
+	Liveness   string            `json:"liveness,omitempty"`
+	Ready      bool              `json:"ready"` // takes traffic
 	CreatedAt  time.Time         `json:"created_at"`
 	StartedAt  time.Time         `json:"started_at,omitzero"`
 	FinishedAt time.Time         `json:"finished_at,omitzero"`
@@ -392,7 +395,7 @@ type PortMapping struct {
 type TaskInspect struct {
 	Task
 	Service     spec.Service  `json:"service_spec"`
-	Probes      []ProbeResult `json:"probes,omitempty"` // the last five
+	Probes      []ProbeResult `json:"probes,omitempty"` // the last five of each test
 	LogPath     string        `json:"log_path"`
 	Bundle      string        `json:"bundle"`
 	SpecHash    string        `json:"spec_hash"`
@@ -400,8 +403,9 @@ type TaskInspect struct {
 	Predecessor string        `json:"predecessor,omitempty"`
 }
 
-// ProbeResult is one run of a health test.
+// ProbeResult is one run of a task's test.
 type ProbeResult struct {
+	Test     string        `json:"test"` // health, readiness, liveness
 	Start    time.Time     `json:"start"`
 	Duration time.Duration `json:"duration"`
 	ExitCode int           `json:"exit_code"` // -1: timed out

@@ -80,7 +80,7 @@ func (c serviceCheck) updates() {
 		if u.Monitor < 0 {
 			c.wrong(attr+".monitor", fmt.Sprintf("is %s", u.Monitor), "write 0s or more")
 		}
-		if r := u.MaxFailureRatio; !(r >= 0 && r <= 1) { //nolint:staticcheck // not a number is wrong too
+		if r := u.MaxFailureRatio; !(r >= 0 && r <= 1) { // not a number is wrong too
 			c.wrong(attr+".max_failure_ratio", fmt.Sprintf("is %v", r), "write a number from 0 to 1")
 		}
 	}
