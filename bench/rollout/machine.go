@@ -127,21 +127,22 @@ func (m *machine) dataplanes() []int {
 	return pids
 }
 
-// end sends a signal and waits until the process is gone.
+// end sends a signal and waits until the process is reaped: a zombie's threads
+// may still hold its lock.
 func end(ctx context.Context, pid int, sig unix.Signal) error {
-	if err := unix.Kill(pid, sig); err != nil {
-		if errors.Is(err, unix.ESRCH) {
-			return nil
-		}
+	err := unix.Kill(pid, sig)
+	if err == nil {
+		err = poll(ctx, 2*time.Millisecond, func() error {
+			if err := unix.Kill(pid, 0); err != nil {
+				return nil //nolint:nilerr // gone
+			}
+			return errors.New("it lives")
+		})
+	}
+	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("end process %d: %w", pid, err)
 	}
-	return poll(ctx, 2*time.Millisecond, func() error {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " Z") {
-			return nil //nolint:nilerr // gone, or waits to be reaped
-		}
-		return fmt.Errorf("process %d lives", pid)
-	})
+	return nil
 }
 
 // poll tries until try succeeds, or returns its last error.
