@@ -3,7 +3,6 @@ package overlaynet
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -39,46 +38,57 @@ type Flow struct {
 // Every address is in the result.
 func (m *Manager) Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Flow, error) {
 	out := make(map[netip.Addr]Flow, len(addrs))
-	families := map[netlink.InetFamily]bool{}
+	byFamily := map[netlink.InetFamily][]netip.Addr{}
 	for _, a := range addrs {
 		out[a] = Flow{}
-		families[familyOf(a)] = true
+		byFamily[familyOf(a)] = append(byFamily[familyOf(a)], a)
 	}
 	limits, err := readIdleLimits()
 	if err != nil {
 		return nil, err
 	}
-	for family := range families {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		flows, err := complete(func() ([]*netlink.ConntrackFlow, error) {
-			return m.nl.ConntrackTableList(netlink.ConntrackTable, family)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list connections: %w", err)
-		}
-		for _, f := range flows {
-			backend := addrOf(f.Reverse.SrcIP)
-			before, ok := out[backend]
-			if !ok || !alive(f, backend) {
-				continue
+	for family, list := range byFamily {
+		dumps := []picked{nil}
+		if len(list) <= mostPicked {
+			dumps = nil
+			for _, a := range list {
+				dumps = append(dumps, answeredBy(a))
 			}
-			idle := limits.idle(f)
-			if before.Count > 0 {
-				idle = min(idle, before.Idle)
+		}
+		seen := map[string]bool{} // a kernel that does not pick gives all, each time
+		for _, dump := range dumps {
+			if err := ctx.Err(); err != nil {
+				return nil, err
 			}
-			out[backend] = Flow{before.Count + 1, idle}
+			flows, err := m.flows(family, dump)
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range flows {
+				before, ok := out[f.from]
+				if !ok || !f.alive() || seen[string(f.original)] {
+					continue
+				}
+				seen[string(f.original)] = true
+				idle := limits.idle(f)
+				if before.Count > 0 {
+					idle = min(idle, before.Idle)
+				}
+				out[f.from] = Flow{before.Count + 1, idle}
+			}
 		}
 	}
 	return out, nil
 }
 
-func alive(f *netlink.ConntrackFlow, backend netip.Addr) bool {
-	if tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP); ok {
-		return tcp.State < tcpLastAck || tcp.State > tcpClose
+// mostPicked is how many dumps of one address each cost less than one of all.
+const mostPicked = 8
+
+func (f flow) alive() bool {
+	if f.protocol == unix.IPPROTO_TCP {
+		return f.state < tcpLastAck || f.state > tcpClose
 	}
-	return addrOf(f.Forward.DstIP) != backend
+	return f.to.Addr() != f.from
 }
 
 // idleLimits are the lifetimes, in seconds, that a packet gives to the entry of
@@ -103,13 +113,12 @@ func readIdleLimits() (idleLimits, error) {
 
 // idle tells it from what is left of the entry's life, which the kernel rounds
 // down to a second.
-func (l idleLimits) idle(f *netlink.ConntrackFlow) time.Duration {
-	tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
-	waits := l.waiting < l.established && f.TimeOut <= l.waiting
-	if !ok || tcp.State != tcpEstablished || waits || f.TimeOut+1 >= l.established {
+func (l idleLimits) idle(f flow) time.Duration {
+	waits := l.waiting < l.established && f.timeout <= l.waiting
+	if f.protocol != unix.IPPROTO_TCP || f.state != tcpEstablished || waits || f.timeout+1 >= l.established {
 		return 0
 	}
-	return time.Duration(l.established-f.TimeOut-1) * time.Second
+	return time.Duration(l.established-f.timeout-1) * time.Second
 }
 
 func familyOf(a netip.Addr) netlink.InetFamily {
@@ -117,11 +126,6 @@ func familyOf(a netip.Addr) netlink.InetFamily {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6
-}
-
-func addrOf(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip)
-	return a.Unmap()
 }
 
 // forgetUDP deletes UDP flows that the new rules would have sent elsewhere.
@@ -140,11 +144,12 @@ func (m *Manager) forgetUDP(now, before udpTargets, all bool) error {
 	}
 	stale := staleUDP{now, local}
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		// An interrupted dump is gone through again; deleting twice is fine.
-		_, err := complete(func() ([]struct{}, error) {
-			_, err := m.nl.ConntrackDeleteFilters(netlink.ConntrackTable, family, stale)
-			return nil, err
-		})
+		flows, err := m.flows(family, overUDP())
+		for _, f := range flows {
+			if err == nil && stale.match(f) {
+				err = m.forget(family, f)
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("forget UDP flows to backends that left: %w", err)
 		}
@@ -231,18 +236,17 @@ type staleUDP struct {
 	local map[netip.Addr]bool // addresses of the host
 }
 
-// MatchConntrackFlow is netlink's filter interface.
-func (s staleUDP) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	if f.Forward.Protocol != unix.IPPROTO_UDP {
+func (s staleUDP) match(f flow) bool {
+	if f.protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	to, from := addrOf(f.Forward.DstIP), addrOf(f.Reverse.SrcIP)
+	to, from := f.to.Addr(), f.from
 	every := netip.IPv4Unspecified()
 	if to.Is6() {
 		every = netip.IPv6Unspecified()
 	}
 	translated := to != from
-	for _, t := range []udpTarget{{addr: to}, {to, f.Forward.DstPort}, {every, f.Forward.DstPort}} {
+	for _, t := range []udpTarget{{addr: to}, {to, f.to.Port()}, {every, f.to.Port()}} {
 		backends, ok := s.backends[t]
 		if !ok {
 			continue

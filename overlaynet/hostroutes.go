@@ -106,3 +106,8 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 // host is the /32 or /128 of a.
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,8 +21,11 @@ type Manager struct {
 	run    string
 	pools  []netip.Prefix
 
-	nl     *netlink.Handle
-	hostns *os.File
+	nl *netlink.Handle
+	// netfilter is a socket that stays: closing one waits until no packet uses
+	// the rules that were replaced.
+	netfilter map[int]*nl.SocketHandle
+	hostns    *os.File
 
 	mu       sync.Mutex
 	networks map[string]Network // as last ensured
@@ -67,11 +71,19 @@ func Open(cfg Config) (*Manager, error) {
 	if m.hostns, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 		return nil, fmt.Errorf("open the host's network namespace: %w", err)
 	}
-	if m.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER); err != nil {
+	if m.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		m.hostns.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err != nil {
+		m.nl.Close()
+		m.hostns.Close()
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	m.netfilter = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
 	if m.watcher, err = watch(m.prefix, m.rulesTouched); err != nil {
+		socket.Close()
 		m.nl.Close()
 		m.hostns.Close()
 		return nil, fmt.Errorf("watch the kernel's rules: %w", err)
@@ -83,6 +95,7 @@ func Open(cfg Config) (*Manager, error) {
 func (m *Manager) Close() error {
 	m.ending.Wait()
 	m.watcher.close()
+	m.netfilter[unix.NETLINK_NETFILTER].Close()
 	m.nl.Close()
 	return m.hostns.Close()
 }

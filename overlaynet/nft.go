@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -80,14 +81,14 @@ func (m *Manager) names() (*names, error) {
 	// NFTA_TABLE_NAME, NFTA_SET_TABLE and so on.
 	byTable := nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(m.prefix))
 	for range dumpTries {
-		_, err := nftRequest(unix.NFT_MSG_GETTABLE, 0, byTable)
+		_, err := m.nftRequest(unix.NFT_MSG_GETTABLE, 0, byTable)
 		if errors.Is(err, unix.ENOENT) {
 			return nil, nil
 		}
-		chains, err2 := nftRequest(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP)
-		sets, err3 := nftRequest(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, byTable)
+		chains, err2 := m.nftRequest(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP)
+		sets, err3 := m.nftRequest(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, byTable)
 		err = errors.Join(err, err2, err3)
-		if errors.Is(err, unix.EINTR) {
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
 			continue // a transaction fell into the dump
 		}
 		if err != nil {
@@ -95,7 +96,7 @@ func (m *Manager) names() (*names, error) {
 		}
 		return m.readNames(chains, sets), nil
 	}
-	return nil, fmt.Errorf("list nftables table %s: %w", m.prefix, unix.EINTR)
+	return nil, fmt.Errorf("list nftables table %s: %w", m.prefix, netlink.ErrDumpInterrupted)
 }
 
 func (m *Manager) readNames(chains, sets [][]byte) *names {
@@ -123,8 +124,9 @@ func (m *Manager) readNames(chains, sets [][]byte) *names {
 
 const nfgenmsgLen = 4
 
-func nftRequest(kind, flags int, attrs ...*nl.RtAttr) ([][]byte, error) {
+func (m *Manager) nftRequest(kind, flags int, attrs ...*nl.RtAttr) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags)
+	req.Sockets = m.netfilter
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET, Version: nl.NFNETLINK_V0})
 	for _, a := range attrs {
 		req.AddData(a)
@@ -133,8 +135,8 @@ func nftRequest(kind, flags int, attrs ...*nl.RtAttr) ([][]byte, error) {
 }
 
 // generation is the number of nftables transactions of this network namespace.
-func generation() (uint32, error) {
-	msgs, err := nftRequest(unix.NFT_MSG_GETGEN, 0)
+func (m *Manager) generation() (uint32, error) {
+	msgs, err := m.nftRequest(unix.NFT_MSG_GETGEN, 0)
 	if err != nil {
 		return 0, fmt.Errorf("ask for the nftables generation: %w", err)
 	}

@@ -161,7 +161,7 @@ func (m *Manager) rulesTouched(now seen) bool {
 	}
 	touched := now.foreign != 0 && int32(now.foreign-loaded) > 0
 	if !touched && now.lost {
-		gen, err := generation()
+		gen, err := m.generation()
 		touched = err != nil || gen != last
 	}
 	if !touched {

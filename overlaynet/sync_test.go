@@ -109,7 +109,7 @@ func TestFlows_SilentConnection_TellsSinceWhen(t *testing.T) {
 		}
 		for _, f := range flows {
 			f.TimeOut = limits.established - uint32(d/time.Second)
-			if addrOf(f.Reverse.SrcIP) != backend {
+			if f.Reverse.SrcIP.String() != backend.String() {
 				continue
 			}
 			if err := netlink.ConntrackUpdate(netlink.ConntrackTable, netlink.FAMILY_V4, f); err != nil {
@@ -128,8 +128,28 @@ func TestFlows_SilentConnection_TellsSinceWhen(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("one of two speaks", 2, 0, time.Second)
+	for i, list := range [][]netip.Addr{{backend}, nths(netA.Subnet4, mostPicked+1)} {
+		got, err := b.m.Flows(t.Context(), list) // picked, and of all
+		if err != nil || got[backend].Count != 2 || len(got) != len(list) {
+			t.Errorf("%d: %v, %v", i, got, err)
+		}
+	}
+	picks, err := b.m.flows(netlink.FAMILY_V4, answeredBy(backend))
+	if err != nil || len(picks) != 2 {
+		t.Errorf("the kernel picks %v, %v", picks, err)
+	}
+	if picks, err = b.m.flows(netlink.FAMILY_V4, overUDP()); err != nil || len(picks) != 0 {
+		t.Errorf("the kernel picks %v, %v", picks, err)
+	}
 	age(time.Duration(limits.established-limits.waiting+10) * time.Second)
 	expect("data that waits for an acknowledgement", 2, 0, 0)
+}
+
+func nths(p netip.Prefix, count int) (out []netip.Addr) {
+	for i := range count {
+		out = append(out, nth(p, 2+i))
+	}
+	return out
 }
 
 func TestSync_UDPBackendLeaves_SameClientPortReachesTheNext(t *testing.T) {
