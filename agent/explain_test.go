@@ -276,7 +276,7 @@ func TestExplain_APausedRollout_AndACanary(t *testing.T) {
 		}
 		b.pass(time.Second)
 		got = explained(b, "web")
-		for _, want := range []string{"> rollout: of revision 2, paused: by alice\n", "    hint `berth rollout resume` goes on"} {
+		for _, want := range []string{"> rollout: of revision 2, paused: asked for by alice\n", "    hint `berth rollout resume` goes on"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("no %q in\n%s", want, got)
 			}

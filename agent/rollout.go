@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"berth/api"
@@ -50,7 +52,8 @@ func (a *Agent) beginRollout(c *change, s *store.Stack, cur *store.Stack, rev, n
 // stateSuperseded is the state of a revision whose rollout another one ended.
 const stateSuperseded = "superseded"
 
-// touched are the services whose tasks differ between two revisions.
+// touched are the services whose tasks two revisions replace, or change in a way
+// that may make them fail.
 func (a *Agent) touched(c *change, s, cur *store.Stack, rev, next *store.Revision) map[string]bool {
 	out := map[string]bool{}
 	var before map[string]string
@@ -66,7 +69,10 @@ func (a *Agent) touched(c *change, s, cur *store.Stack, rev, next *store.Revisio
 	}
 	after := keys(view{networks: networks}, s, next)
 	for name, key := range after {
+		is := next.Stack.Services[name]
 		if before[name] != key {
+			out[name] = true
+		} else if was := rev.Stack.Services[name]; risky(&was, &is) {
 			out[name] = true
 		}
 	}
@@ -76,6 +82,15 @@ func (a *Agent) touched(c *change, s, cur *store.Stack, rev, next *store.Revisio
 		}
 	}
 	return out
+}
+
+// risky says that what changes in place may make a task fail: its limits, or
+// what it is tested with.
+func risky(was, is *spec.Service) bool {
+	of := func(s *spec.Service) []byte {
+		return encoded([]any{s.Resources, s.Healthcheck, s.Readiness, s.Liveness})
+	}
+	return !bytes.Equal(of(was), of(is))
 }
 
 // rolloutOf is the rollout of s as the planner sees it; nil: it has ended.
@@ -349,10 +364,10 @@ func (a *Agent) rolloutAction(ctx context.Context, stack string, req *api.Rollou
 		return nil, notFound("no stack %s", stack)
 	}
 	if !underWay(s.Rollout) {
-		if req.Action == api.RolloutUndo {
+		if req.Action == api.RolloutUndo && stateOf(s) != api.RolloutRolledBack { // not twice
 			return a.rollback(ctx, stack, &api.RollbackRequest{Wait: req.Wait, Actor: req.Actor}, report)
 		}
-		return nil, conflict("see `berth rollout status`", "no rollout of stack %s is under way: revision %d is %s", stack, s.Revision, or(stateOf(s), "complete"))
+		return nil, conflict("see `berth rollout status`", "no rollout of stack %s is under way: the last one is %s", stack, strings.ReplaceAll(or(stateOf(s), "complete"), "_", " "))
 	}
 	revision, state, who := s.Revision, s.Rollout.State, or(req.Actor, "the user")
 	switch req.Action {
@@ -360,7 +375,7 @@ func (a *Agent) rolloutAction(ctx context.Context, stack string, req *api.Rollou
 		if state == api.RolloutPaused || state == api.RolloutRollbackPaused {
 			return &api.Done{Outcome: api.OutcomeDone, Detail: "it is paused already"}, nil
 		}
-		return &api.Done{Outcome: api.OutcomeDone}, a.pauseRollout(stack, revision, "by "+who)
+		return &api.Done{Outcome: api.OutcomeDone}, a.pauseRollout(stack, revision, "asked for by "+who)
 	case api.RolloutResume:
 		if state != api.RolloutPaused && state != api.RolloutRollbackPaused {
 			return nil, conflict("see `berth rollout status`", "the rollout of stack %s is not paused but %s", stack, state)

@@ -126,7 +126,7 @@ func (r *pullRow) active() []*api.PullProgress {
 func (r *serviceRow) settled() bool {
 	switch r.Phase {
 	case api.PhaseReady:
-		return r.Old == 0 && r.Updated >= r.Replicas
+		return r.Old == 0 && r.Updated >= r.Replicas && r.Reason == "" // as "is watched for 9 s"
 	case api.PhaseCompleted, api.PhaseFailed, api.PhaseStopped, api.PhaseRemoved:
 		return true
 	}

@@ -82,11 +82,11 @@ func TestLive_ReadyButStillDraining_IsNotSettled(t *testing.T) {
 func TestLive_OldTasksOfAServiceThatGoesOn_AreCounted_AndThoseThatAreWatched(t *testing.T) {
 	draining := service("web", api.PhaseStopping, 3, 3, 3, 1, "replaced", "web-3: draining", 0)
 	draining.Service.Available = 1
-	watched := service("api", api.PhaseStarting, 2, 2, 2, 0, "replaced", "", 0)
+	watched := service("api", api.PhaseReady, 2, 2, 2, 0, "replaced", "is watched for 9 s", 0)
 	got := story(t, 80, 24, 0, draining, watched,
 		service("off", api.PhaseStopping, 1, 0, 1, 0, "", "off-1 is stopping", 0))
 	compare(t, got, `  web  3 of 3 new, 3 ready, 1 available, 1 old  web-3: draining
-  api  2 of 2 new, 2 ready
+  api  2 of 2 new, 2 ready                      is watched for 9 s
   off  stopping: off-1 is stopping
 `)
 }

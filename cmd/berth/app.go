@@ -255,7 +255,9 @@ func outcome(d api.Done) error {
 		text = cmp.Or(text, "rolled back")
 	case api.OutcomePaused:
 		code = exitNotReady
-		text = cmp.Or(text, "the rollout has paused")
+		if text = "the rollout has paused"; d.Detail != "" {
+			text += ": " + d.Detail
+		}
 		d.Hint = cmp.Or(d.Hint, "`berth rollout resume` goes on, `berth rollout undo` goes back")
 	case api.OutcomeSuperseded:
 		text = cmp.Or(text, "a newer revision took over")
