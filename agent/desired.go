@@ -80,14 +80,17 @@ func keys(v view, s *store.Stack, r *store.Revision) map[string]string {
 	return out
 }
 
-// inPlace is the digest of the fields that are applied to a running container
-// with the runtime's update. The other in-place fields (ports, health test,
-// restart policy, grace) are read from the wanted revision where they are
-// used.
-func inPlace(s *spec.Service) string {
+// inPlace is the digest of what UpdateTask brings to a running container: its
+// limits, and contents whose change does not replace it. The other in-place
+// fields (ports, tests, restart policy, grace) are read from the wanted
+// revision where they are used.
+func inPlace(s *spec.Service, contents map[string]string) string {
 	data, err := json.Marshal(s.Resources)
 	if err != nil {
 		panic(fmt.Sprintf("resources of %s: %v", s.Name, err)) // numbers and strings only
+	}
+	for _, key := range sortedKeys(contents) {
+		data = fmt.Appendf(data, "\n%s %s", key, contents[key])
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:8])
@@ -243,7 +246,7 @@ func (a *Agent) derive(v view, s *store.Stack, r *store.Revision) *derived {
 		inPlace: map[string]string{}, orders: map[string]reconciler.Order{}, deadlines: map[string]time.Duration{},
 	}
 	for name, svc := range r.Stack.Services {
-		d.inPlace[name] = inPlace(&svc)
+		d.inPlace[name] = inPlace(&svc, inPlaceContents(r, name))
 		d.orders[name], _ = a.order(&r.Stack, &svc, r.Digests[name])
 		if underWay(s.Rollout) && s.Rollout.State == api.RolloutRollingBack && svc.Rollback != nil && svc.Rollback.Order != "" {
 			back := svc
@@ -310,7 +313,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		Published: t.Published, Exposed: t.Rotation, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
 		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
-		Unstartable: t.Unstartable, Retry: t.Retry, LastLine: t.LastLine, ReadyAt: t.ReadyAt, ReadySince: t.ReadySince,
+		Unstartable: t.Unstartable, Retry: t.Retry, LastLine: t.LastLine,
 	}
 	if len(t.Endpoints) > 0 { // else it has no address that connections lead to
 		out.Flows, out.Idle = a.flows.count(t.ID)
@@ -328,7 +331,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	out.Checked, out.Healthy = tested(t)
 	out.Unhealthy = a.unhealthy(t)
 	ready, reason := a.readiness(t)
-	out.ReadyAt = t.ReadyAt
+	out.ReadyAt, out.UnreadyAt = t.ReadyAt, t.UnreadyAt
 	switch {
 	case ready && t.ReadySince.IsZero():
 		out.Reason = "it becomes ready" // the next pass knows since when

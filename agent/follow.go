@@ -218,7 +218,7 @@ func (w *watcher) note(cur *api.ServiceStatus, st reconciler.Status) {
 
 // outcome is nil while something may still change for the better.
 func (w *watcher) outcome(plan *reconciler.Plan, s *store.Stack) *api.Done {
-	if r := s.Rollout; underWay(r) {
+	if r := s.Rollout; underWay(r) && (w.touches(r) || r.State == api.RolloutCanary) {
 		switch {
 		case r.State == api.RolloutPaused || r.State == api.RolloutRollbackPaused:
 			return &api.Done{
@@ -231,7 +231,7 @@ func (w *watcher) outcome(plan *reconciler.Plan, s *store.Stack) *api.Done {
 			return a.Kind == reconciler.RollBack || a.Kind == reconciler.PauseRollout
 		}):
 			return nil // decided, and not done yet
-		case r.From != 0 && w.touches(r):
+		case r.From != 0:
 			// New tasks are watched for a while: only then it is done.
 			if done := w.serviceOutcome(plan); done != nil && done.Outcome != api.OutcomeDone {
 				return done

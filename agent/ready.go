@@ -64,6 +64,9 @@ func (a *Agent) noteReadiness(v view) (changed bool) {
 		changed = true
 		now := time.Now()
 		a.w.note(t.ID, func(t *store.Task) {
+			if !t.ReadySince.IsZero() {
+				t.UnreadyAt = now
+			}
 			t.ReadySince = time.Time{}
 			if ready && t.State == store.StateRunning { // it may have exited
 				t.ReadySince = now

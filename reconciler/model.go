@@ -35,8 +35,9 @@ type Rollout struct {
 	State RolloutState
 	// Stable says that there is a revision to go back to.
 	Stable bool
-	// Touched are the services whose tasks this rollout replaces or makes; what
-	// happens to others is not its doing.
+	// Touched are the services whose tasks this rollout replaces or makes, or
+	// whose limits or probes it changes in place; what happens to others is not
+	// its doing.
 	Touched map[string]bool
 	// Since is when it began, or was resumed: failures before do not count.
 	Since time.Time
@@ -133,6 +134,8 @@ type Task struct {
 	// ReadyAt is when it first became ready; zero: it never was. ReadySince is
 	// from when it has been without a break; zero: it is not ready.
 	ReadyAt, ReadySince time.Time
+	// UnreadyAt is when it last lost its readiness.
+	UnreadyAt time.Time
 	// Unhealthy says that its healthcheck or liveness probe has failed for good:
 	// it is to be replaced.
 	Unhealthy bool

@@ -177,10 +177,11 @@ func (p *planner) current(s *Service, t *Task) bool {
 }
 
 // pick chooses the task of a slot that is to stay: a live one of the wanted
-// version, even if a newer attempt at another version follows it (the user
-// went back); else the newest, if it is of that version. old are the others.
+// version that was not told to stop, even if a newer attempt at another version
+// follows it (the user went back); else the newest, if it is of that version.
+// old are the others.
 func (p *planner) pick(s *Service, tasks []*Task) (cur *Task, old []*Task) {
-	i := slices.IndexFunc(tasks, func(t *Task) bool { return t.live() && p.current(s, t) })
+	i := slices.IndexFunc(tasks, func(t *Task) bool { return t.live() && t.StopAt.IsZero() && p.current(s, t) })
 	if i < 0 && len(tasks) > 0 && p.current(s, tasks[0]) {
 		i = 0
 	}
@@ -240,9 +241,13 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	st.Coming = st.Coming || cur.Failures == 0 && !cur.Unhealthy && (cur.Ready || cur.ReadyAt.IsZero())
 	isReady, until := ready(cur, p.now)
 	switch {
-	case cur.State == TaskPaused:
+	case cur.State == TaskPaused && cur.StopAt.IsZero():
 		st.worse(PhaseStarting, "%s-%d is paused", s.Name, slot)
 	case p.replaceUnhealthy(s, cur, busy, st):
+	case !cur.StopAt.IsZero():
+		// The user stopped it and starts it again: it can't be kept any more.
+		p.retire(s, cur, retirement{cause: "started again"})
+		st.worse(PhaseStarting, "%s-%d stops, and is started again", s.Name, slot)
 	case cur.Ready && !isReady:
 		p.wait(s.Name, slot, until, "it to stay up")
 		st.worse(PhaseFailing, "%s-%d has failed %d times, and is up again", s.Name, slot, cur.Failures)
@@ -253,6 +258,8 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	case cur.Ready && !cur.Published:
 		p.on(PublishTask, cur, "ready")
 		st.worse(PhaseStarting, "%s-%d is ready", s.Name, slot)
+	case !cur.Ready && cur.inTraffic() && p.newProbeFails(s, cur):
+		st.worse(PhaseFailing, "%s-%d fails its new probe: %s", s.Name, slot, cur.Reason)
 	case !cur.Ready && cur.inTraffic():
 		p.on(WithdrawTask, cur, "not ready: "+cur.Reason)
 		st.worse(PhaseStarting, "%s-%d is not ready: %s", s.Name, slot, cur.Reason)

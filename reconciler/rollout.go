@@ -44,7 +44,7 @@ func (p *planner) currents(s *Service) []*Task {
 func (p *planner) turn(s *Service, slot, busy int) (until time.Time, why string) {
 	r := p.want.Rollout
 	switch {
-	case r != nil && (r.State == Paused || r.State == RollbackPaused):
+	case p.rolling(s) && (r.State == Paused || r.State == RollbackPaused):
 		return until, "the rollout to be resumed"
 	case p.isCanary(s) && slot != 1:
 		return until, "the canary to be promoted"
@@ -200,11 +200,15 @@ func (p *planner) slotFailure(s *Service, slot int) string {
 		return ""
 	}
 	t, old := p.pick(s, tasks)
-	if t == nil || t.StartedAt.Before(r.Since) && t.FinishedAt.Before(r.Since) && !t.StartedAt.IsZero() {
+	if t == nil {
 		return ""
 	}
-	watched := func(now time.Time) bool {
-		return t.ReadyAt.IsZero() || p.isCanary(s) || now.Before(t.ReadyAt.Add(s.Update.Monitor))
+	watched := func(at time.Time) bool {
+		return !at.Before(r.Since) && (t.ReadyAt.IsZero() || p.isCanary(s) || at.Before(p.watchedUntil(s, t)))
+	}
+	since := p.now // when it went wrong, if it has
+	if !t.Ready && !t.UnreadyAt.IsZero() {
+		since = t.UnreadyAt
 	}
 	name := fmt.Sprintf("%s-%d of revision %d", s.Name, slot, p.want.Revision)
 	if t.State == TaskExited {
@@ -212,7 +216,7 @@ func (p *planner) slotFailure(s *Service, slot int) string {
 		switch {
 		case v == completed, t.Lost, t.Retry, !t.StopAt.IsZero() && !t.Unhealthy:
 			return ""
-		case v == restart && (s.OneShot || !p.hadVersion(s, old) && failures(s, t) < newcomer):
+		case v == restart && (s.OneShot || !p.hadVersion(s, old) && !t.StartedAt.Before(r.Since) && failures(s, t) < newcomer):
 			return "" // it has more tries
 		case !watched(t.FinishedAt):
 			return ""
@@ -223,12 +227,12 @@ func (p *planner) slotFailure(s *Service, slot int) string {
 		return ""
 	}
 	switch {
-	case t.Unhealthy && watched(p.now):
+	case t.Unhealthy && watched(since):
 		return fmt.Sprintf("%s is unhealthy: %s", name, t.Reason)
-	case !t.Ready && !t.ReadyAt.IsZero() && watched(p.now):
-		return fmt.Sprintf("%s was ready for %s, and is not any more: %s", name, seconds(p.now.Sub(t.ReadyAt)), t.Reason)
+	case !t.Ready && !t.ReadyAt.IsZero() && watched(since):
+		return fmt.Sprintf("%s was ready for %s, and is not any more: %s", name, seconds(since.Sub(t.ReadyAt)), t.Reason)
 	case !t.Ready && t.ReadyAt.IsZero():
-		until := t.StartedAt.Add(s.Deadline)
+		until := later(t.StartedAt, r.Since).Add(s.Deadline)
 		if !p.now.Before(until) {
 			return fmt.Sprintf("%s is not ready after %s: %s", name, seconds(s.Deadline), t.Reason)
 		}
@@ -237,6 +241,29 @@ func (p *planner) slotFailure(s *Service, slot int) string {
 		return fmt.Sprintf("%s failed %d times", name, t.Failures) // counts for max_failure_ratio
 	}
 	return ""
+}
+
+// watchedUntil is the end of the time that t is watched, which begins when it
+// is ready; for a task from before the rollout, which changed it in place,
+// with the rollout.
+func (p *planner) watchedUntil(s *Service, t *Task) time.Time {
+	return later(t.ReadyAt, p.want.Rollout.Since).Add(s.Update.Monitor)
+}
+
+func later(x, y time.Time) time.Time {
+	if x.After(y) {
+		return x
+	}
+	return y
+}
+
+// newProbeFails says that t, which this rollout did not make, is not ready
+// since it began: it changed the probe. What served before goes on serving
+// until the rollout has gone back.
+func (p *planner) newProbeFails(s *Service, t *Task) bool {
+	r := p.want.Rollout
+	return p.rolling(s) && r.Stable && r.State == Progressing && t.up() && t.StartedAt.Before(r.Since) &&
+		s.Update.OnFailure == ActionRollback && p.slotFailure(s, t.Slot) != ""
 }
 
 // hadVersion says that another version of s runs or ran in the slot.
@@ -321,7 +348,7 @@ func (p *planner) complete() bool {
 			continue
 		}
 		for _, t := range p.currents(&s) {
-			if until := t.ReadyAt.Add(s.Update.Monitor); p.now.Before(until) {
+			if until := p.watchedUntil(&s, t); p.now.Before(until) {
 				p.wait(s.Name, t.Slot, until, "its watch to end")
 				st.Reason = fmt.Sprintf("is watched for %s", seconds(until.Sub(p.now)))
 				done = false

@@ -108,6 +108,9 @@ type Task struct {
 	Revision uint64 `json:"revision"`
 	Key      string `json:"key"`      // what a current task's must equal
 	InPlace  string `json:"in_place"` // of the in-place fields in force
+	// Contents are the digests of the configs and secrets in force whose change
+	// does not replace the task, by "configs.NAME" (spec.InPlaceIdentity).
+	Contents map[string]string `json:"contents,omitempty"`
 	Image    string `json:"image"`
 	Digest   string `json:"digest"`
 	// Spec is the service as this task runs it.
@@ -146,6 +149,7 @@ type Task struct {
 	// without a break, zero: it is not ready.
 	ReadyAt    time.Time `json:"ready_at,omitzero"`
 	ReadySince time.Time `json:"ready_since,omitzero"`
+	UnreadyAt  time.Time `json:"unready_at,omitzero"` // last lost it
 	// Listened says that it was seen listening on a port that it publishes.
 	Listened bool `json:"listened,omitempty"`
 	// Rotation: it shall take traffic. Published: the VIP map and DNS say so,
