@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
+
+	"berth/crash"
 )
 
 // Version is the snapshot format that this package reads and writes.
@@ -50,6 +52,7 @@ func Write(path string, s Snapshot) error {
 	if err := renameio.WriteFile(path, b, 0o644); err != nil {
 		return fmt.Errorf("write dataplane snapshot: %w", err)
 	}
+	crash.At("snapshot.written")
 	return nil
 }
 

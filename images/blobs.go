@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"berth/crash"
 )
 
 // blob is a layer as a manifest names it.
@@ -99,6 +101,7 @@ func (s *Store) download(ctx context.Context, src *source, b blob, sink io.Write
 	if got := "sha256:" + hex.EncodeToString(p.hash.Sum(nil)); got != b.digest {
 		return invalid("layer %s: %s sent content with digest %s", short(b.digest), src.host, short(got))
 	}
+	crash.At("blob.downloaded")
 	return s.publish(p.file, b.digest)
 }
 
@@ -178,6 +181,7 @@ func (s *Store) publish(f *os.File, digest string) error {
 	if err := os.Rename(f.Name(), s.blobPath(digest)); err != nil {
 		return fmt.Errorf("store layer %s: %w", short(digest), diskError(err))
 	}
+	crash.At("blob.renamed")
 	return syncDir(s.path("blobs"))
 }
 

@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strconv"
 	"time"
+
+	"berth/crash"
 )
 
 // partialAge is how long an interrupted download is kept for its resumption.
@@ -190,6 +192,7 @@ func (s *Store) discard(paths []string) error {
 		switch {
 		case err == nil:
 			moved = append(moved, t)
+			crash.At("image.discarded")
 		case !os.IsNotExist(err):
 			return fmt.Errorf("discard %s: %w", p, err)
 		}

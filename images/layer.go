@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"berth/crash"
 )
 
 // fetched is a layer whose blob is stored and verified.
@@ -182,6 +184,7 @@ func (s *Store) unpackTree(ctx context.Context, r io.Reader, b blob, diffID stri
 		s.dropTree(dir)
 		return nil, fmt.Errorf("layer %s: %w", short(b.digest), err)
 	}
+	crash.At("layer.unpacked")
 	return &fetched{
 		record: &layerRecord{
 			Dir: id, DiffID: u.diffID, Blob: b.digest, BlobSize: b.size,
@@ -206,6 +209,7 @@ func (s *Store) place(key string, l *layerRecord, tree string) error {
 	if err := os.Rename(tree, s.layerDir(l)); err != nil {
 		return fmt.Errorf("store layer %s: %w", short(l.DiffID), diskError(err))
 	}
+	crash.At("layer.renamed")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.layers[key] = l

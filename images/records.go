@@ -11,6 +11,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 // The records live in bbolt, not in single JSON files, because an image, its
@@ -144,6 +146,7 @@ func (s *Store) commit(c change) error {
 	if err != nil {
 		return fmt.Errorf("write image records: %w", diskError(err))
 	}
+	crash.At("image.recorded")
 	apply(s.images, c.images)
 	apply(s.refs, c.refs)
 	apply(s.layers, c.layers)
@@ -181,6 +184,7 @@ func (s *Store) settle(c change) error {
 		if err := syncTree(s.cfg.Root); err != nil {
 			return err
 		}
+		crash.At("layers.synced")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 // Attach makes the network namespace of a task with loopback up and one veth
@@ -41,6 +43,7 @@ func (m *Manager) Attach(ctx context.Context, taskID string, eps []Endpoint) (st
 	if inside != nil {
 		defer inside.Close()
 	}
+	crash.At("veth.made")
 	for i := 0; err == nil && i < len(plugs); i++ {
 		if err = m.plugHostEnd(plugs[i]); err == nil {
 			err = awaitCarrier(inside, plugs[i].Ifname)
@@ -356,5 +359,6 @@ func (m *Manager) detach(taskID string) error {
 	if err != nil {
 		return err
 	}
+	crash.At("veth.deleted")
 	return unpin(m.netnsPath(taskID))
 }

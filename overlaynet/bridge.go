@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 // Ensure makes the bridge of n exist, up, with its gateway addresses, and the
@@ -111,6 +113,7 @@ func (m *Manager) addBridge(name string, n Network) (netlink.Link, error) {
 	if err := m.nl.LinkAdd(b); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("create: %w", err)
 	}
+	crash.At("bridge.made")
 	return m.nl.LinkByName(name)
 }
 

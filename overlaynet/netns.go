@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 // Names, and the kernel's own rule, for a network namespace file.
@@ -53,6 +55,7 @@ func enterNetns(path string) (created bool, err error) {
 		return false, fmt.Errorf("make the mount point of a network namespace: %w", err)
 	}
 	f.Close()
+	crash.At("netns.file")
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		os.Remove(path)
 		if errors.Is(err, unix.ENOSPC) {
@@ -64,6 +67,7 @@ func enterNetns(path string) (created bool, err error) {
 		os.Remove(path)
 		return false, fmt.Errorf("pin network namespace at %s: %w", path, err)
 	}
+	crash.At("netns.pinned")
 	return true, nil
 }
 

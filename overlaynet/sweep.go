@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+
+	"berth/crash"
 )
 
 // Sweep removes namespaces, links and bridges of our prefix that belong to
@@ -81,6 +83,7 @@ func (m *Manager) Teardown(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("teardown: %w", err)
 	}
+	crash.At("rules.deleted")
 	if err := m.applyGuard(nil); err != nil {
 		return fmt.Errorf("teardown: %w", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"berth/crash"
 )
 
 // ruleState is what is wanted and what is in force.
@@ -108,10 +110,12 @@ func (m *Manager) applyChanged(ctx context.Context, w, before wantedRules, all b
 		if err := m.applyGuard(w.guard); err != nil {
 			return err
 		}
+		crash.At("guard.applied")
 	}
 	if err := m.applyTable(ctx, w.table, before.table, all); err != nil {
 		return err
 	}
+	crash.At("rules.applied")
 	return m.forgetUDP(w.udp, before.udp, all)
 }
 

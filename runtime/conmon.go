@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 // syncTimeout is how long conmon and the OCI runtime together may take to
@@ -118,11 +120,13 @@ func (r *Runtime) runConmon(ctx context.Context, t *task, c Container) (int, err
 	if r.nest.v1 != "" {
 		_ = os.WriteFile(r.nest.v1, []byte(strconv.Itoa(cmd.Process.Pid)), 0)
 	}
+	crash.At("conmon.begun")
 	_, werr := start.Write([]byte{0})
 	start.Close()
 	if err := errors.Join(cmd.Wait(), werr); err != nil {
 		return 0, fmt.Errorf("conmon failed: %w: %s", err, lastMessage(readHead(inBundle(t.bundle, "conmon.log"))))
 	}
+	crash.At("conmon.creating")
 	return readSync(ctx, sync, t, c)
 }
 

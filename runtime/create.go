@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 const sigKill = unix.SIGKILL
@@ -80,6 +82,7 @@ func (r *Runtime) reserve(t *task) error {
 		return fmt.Errorf("create container %s: %w", t.id, err)
 	}
 	r.tasks[t.id] = t
+	crash.At("bundle.made")
 	return nil
 }
 
@@ -94,10 +97,12 @@ func (r *Runtime) create(ctx context.Context, t *task, c Container, config []byt
 	if err := os.MkdirAll(r.logDir(t.id), 0o700); err != nil {
 		return fmt.Errorf("make the log folder of %s: %w", t.id, err)
 	}
+	crash.At("bundle.written")
 	pid, err := r.runConmon(ctx, t, c)
 	if err != nil {
 		return err
 	}
+	crash.At("conmon.reported")
 	t.rec.Init = identify(pid)
 	t.rec.Conmon = identify(readPid(inBundle(t.bundle, "conmon.pid")))
 	if t.rec.Conmon.Pid == 0 && !pathExists(r.exitFile(t.id)) {
@@ -135,10 +140,12 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	if err := os.WriteFile(mark, nil, 0o600); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
+	crash.At("start.marked")
 	err = r.call(ctx, t, "start", id)
 	if err != nil && !saysStarted(saidText(err)) {
 		return errors.Join(r.startFailure(t, err), removeFile(mark))
 	}
+	crash.At("start.called")
 	if err := os.Rename(mark, inBundle(t.bundle, "started")); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
@@ -180,15 +187,18 @@ func (r *Runtime) discard(ctx context.Context, t *task, failedCreate bool) error
 	sameBoot := t.rec.Boot == r.boot
 	if sameBoot {
 		r.killAll(t)
+		crash.At("container.killed")
 		if err := r.runtimeDelete(ctx, t); err != nil {
 			return fmt.Errorf("delete container %s: %w", t.id, err)
 		}
+		crash.At("container.deleted")
 		r.cg.kill(r.cgroup(t.id))
 		if err := r.cg.remove(r.cgroup(t.id)); err != nil {
 			return fmt.Errorf("delete container %s: %w", t.id, err)
 		}
 	}
 	r.endConmon(t)
+	crash.At("conmon.ended")
 	if failedCreate {
 		_ = os.Remove(r.LogPath(t.id))
 		_ = os.Remove(r.logDir(t.id)) // only if empty

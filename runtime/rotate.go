@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/hashicorp/go-multierror"
+
+	"berth/crash"
 )
 
 // RotateLogs rotates the logs that have grown past their cap; to be called
@@ -56,6 +58,7 @@ func (r *Runtime) rotate(t *task) error {
 	if err := shift(path, min(t.rec.LogMaxFiles, maxLogFiles)); err != nil {
 		return fmt.Errorf("rotate the log of %s: %w", t.id, err)
 	}
+	crash.At("log.shifted")
 	return t.control("2 0 0\n")
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 // File is one config or secret as it is delivered.
@@ -65,6 +67,7 @@ func (s *Store) Deliver(taskID string, files []File) (dir string, err error) {
 	if err != nil {
 		return dir, fmt.Errorf("deliver secrets to task %s: mount tmpfs: %w", taskID, err)
 	}
+	crash.At("secrets.mounted")
 	for i, f := range files {
 		if err := write(dir, f, contents[i]); err != nil {
 			return dir, fmt.Errorf("deliver secret %s to task %s: %w", f.Name, taskID, err)
@@ -177,6 +180,7 @@ func (s *Store) withdraw(taskID string) error {
 			return fmt.Errorf("withdraw secrets from task %s: %w", taskID, err)
 		}
 	}
+	crash.At("secrets.unmounted")
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("withdraw secrets from task %s: %w", taskID, err)
 	}

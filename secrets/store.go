@@ -18,6 +18,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/google/renameio/v2"
+
+	"berth/crash"
 )
 
 // MaxSize is the most that one config or secret may hold.
@@ -150,6 +152,7 @@ func (s *Store) Put(content []byte) (string, error) {
 	if err := renameio.WriteFile(s.file(digest), sealed.Bytes(), 0o600); err != nil {
 		return "", fmt.Errorf("store secret %s: %w", short(digest), err)
 	}
+	crash.At("content.stored")
 	s.mark(digest)
 	return digest, nil
 }

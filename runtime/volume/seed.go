@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 // Seed copies what rootfs has at path into a volume that is empty: content,
@@ -49,6 +51,7 @@ func Seed(ctx context.Context, dir, rootfs, path string) error {
 	if err := touch(mark); err != nil {
 		return fmt.Errorf("seed volume %s: %w", dir, err)
 	}
+	crash.At("seed.marked")
 	c := &copier{links: map[inode]string{}}
 	// By descriptor: the path may have gone through links of the image.
 	if err := c.tree(ctx, fmt.Sprintf("/proc/self/fd/%d/.", src.Fd()), dir); err != nil {
@@ -57,6 +60,7 @@ func Seed(ctx context.Context, dir, rootfs, path string) error {
 	if err := syncfs(dir); err != nil {
 		return fmt.Errorf("seed volume %s: %w", dir, err)
 	}
+	crash.At("seed.copied")
 	if err := os.Remove(mark); err != nil {
 		return fmt.Errorf("seed volume %s: %w", dir, err)
 	}
