@@ -162,7 +162,7 @@ func (r *serviceRow) counting() bool {
 	case api.PhaseReady:
 		return !r.settled()
 	case api.PhaseStopping: // the old tasks of a service that goes on
-		return r.Updated > 0 && r.Old > 0
+		return r.Updated > 0
 	}
 	return false
 }

@@ -158,6 +158,9 @@ func planChange(c api.PlanChange) (kind, text string) {
 			text = rest + ": " + text
 		}
 	}
+	if strings.HasSuffix(kind, "ss") {
+		return kind, text
+	}
 	return strings.TrimSuffix(kind, "s"), text
 }
 

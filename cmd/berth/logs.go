@@ -28,7 +28,9 @@ func newLogs(a *app) *cobra.Command {
 		Short: "Show the logs of a stack",
 		Long: `Show what the containers of a stack wrote, merged by time, also what
 replaced and exited tasks wrote as long as they are kept. With --follow
-go on with what they write, and what tasks started later write.
+go on with what they write, and what tasks started later write. With
+--revision show only tasks that this revision started, such as those of
+a version that was rolled back.
 
 With --format json it prints one object a line, with time, service,
 task, name, slot, revision, stream and text.` + exitStatus(),
@@ -48,7 +50,7 @@ task, name, slot, revision, stream and text.` + exitStatus(),
 	f.StringVarP(&o.tail, "tail", "n", "all", "this many (`N`) last lines of each container")
 	f.StringVar(&o.format, "format", formatText, "`FORMAT`: text or json")
 	f.IntVar(&o.index, "index", 0, "only the task with this `NUMBER`")
-	f.Uint64Var(&o.revision, "revision", 0, "only tasks of this `REVISION`")
+	f.Uint64Var(&o.revision, "revision", 0, "only tasks that this `REVISION` started")
 	return cmd
 }
 
@@ -75,15 +77,20 @@ func (a *app) logs(ctx context.Context, o logsOptions, services []string) (err e
 		screen.Writer = buffer
 	}
 	printer := cli.NewLogPrinter(screen, cli.LogStyle{NoPrefix: o.noPrefix, Timestamps: o.timestamps}, a.logNames(ctx, client, name, services)...)
+	silent := true
 	for e, err := range client.Logs(ctx, name, api.LogQuery{
 		Services: services, Index: o.index, Follow: o.follow, Since: o.since, Until: o.until, Tail: tail, Revision: o.revision,
 	}) {
 		if err != nil {
 			return err
 		}
+		silent = false
 		if err := printLog(screen, printer, o.format, name, e); err != nil {
 			return err
 		}
+	}
+	if silent && o.revision != 0 {
+		fmt.Fprintf(a.stderr, "no log is kept of a task that revision %d started; `berth history` lists what changed in which\n", o.revision)
 	}
 	return nil
 }

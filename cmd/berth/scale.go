@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -41,7 +42,24 @@ func (a *app) scale(ctx context.Context, req api.ScaleRequest) error {
 	if err != nil {
 		return err
 	}
-	return a.carryRollout(ctx, client.Scale(ctx, name, req))
+	return a.carryRollout(ctx, scaled(client.Scale(ctx, name, req), req.Services))
+}
+
+// scaled says of the services that they are scaled, where the agent only sees
+// tasks come and go.
+func scaled(stream iter.Seq2[api.Progress, error], to map[string]int) iter.Seq2[api.Progress, error] {
+	return func(yield func(api.Progress, error) bool) {
+		for p, err := range stream {
+			if s := p.Service; s != nil && s.Change != "unchanged" {
+				if n, ok := to[s.Service]; ok {
+					s.Change = fmt.Sprintf("scaled to %d", n)
+				}
+			}
+			if !yield(p, err) {
+				return
+			}
+		}
+	}
 }
 
 // parseScale reads SERVICE=NUM texts; what stands before them in a mistake is
