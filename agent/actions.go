@@ -87,8 +87,12 @@ func (a *Agent) updateTask(ctx context.Context, plan *reconciler.Plan, t *store.
 	if err := a.containers.Update(ctx, t.ID, resources(svc.Resources)); err != nil {
 		return fmt.Errorf("update the limits of %s: %w", t.Name(), err)
 	}
+	contents, err := a.updateContents(ctx, t, r)
+	if err != nil {
+		return err
+	}
 	digest := a.derive(v, s, r).inPlace[t.Service]
-	a.w.note(t.ID, func(t *store.Task) { t.InPlace, t.Spec.Resources = digest, svc.Resources })
+	a.w.note(t.ID, func(t *store.Task) { t.InPlace, t.Contents, t.Spec.Resources = digest, contents, svc.Resources })
 	a.events.task(t, "update", "")
 	return nil
 }

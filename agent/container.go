@@ -132,41 +132,21 @@ func (a *Agent) deliver(t *store.Task, c *runtime.Container) error {
 	if err != nil {
 		return err
 	}
-	var files []secrets.File
-	var targets []string
-	add := func(kind string, mounts []spec.FileMount, all map[string]spec.File) error {
-		for _, m := range mounts {
-			uid, err := number(m.UID)
-			if err != nil {
-				return fmt.Errorf("%s %s: uid %w", kind, m.Source, err)
-			}
-			gid, err := number(m.GID)
-			if err != nil {
-				return fmt.Errorf("%s %s: gid %w", kind, m.Source, err)
-			}
-			files = append(files, secrets.File{
-				Digest: all[m.Source].Digest, Name: strconv.Itoa(len(files)), UID: uid, GID: gid, Mode: m.Mode,
-			})
-			targets = append(targets, m.Target)
-		}
-		return nil
-	}
-	if err := errors.Join(
-		add("config", t.Spec.Configs, r.Stack.Configs),
-		add("secret", t.Spec.Secrets, r.Stack.Secrets),
-	); err != nil {
+	deliveries, err := deliveries(&t.Spec, r)
+	if err != nil || len(deliveries) == 0 {
 		return err
 	}
-	if len(files) == 0 {
-		return nil
+	files := make([]secrets.File, len(deliveries))
+	for i, d := range deliveries {
+		files[i] = d.file
 	}
 	dir, err := a.secrets.Deliver(t.ID, files)
 	if err != nil {
 		return fmt.Errorf("deliver the secrets of %s: %w", t.Name(), err)
 	}
-	for i, f := range files {
+	for _, d := range deliveries {
 		c.Mounts = append(c.Mounts, runtime.Mount{
-			Type: "bind", Source: filepath.Join(dir, f.Name), Target: targets[i], ReadOnly: true,
+			Type: "bind", Source: filepath.Join(dir, d.file.Name), Target: d.mount.Target, ReadOnly: true,
 			Options: []string{"bind", "rprivate"},
 		})
 	}

@@ -120,6 +120,9 @@ type Secrets interface {
 	// Deliver mounts a tmpfs for taskID holding files and returns its path,
 	// mode 0711, read-only once filled. Idempotent: it replaces what is there.
 	Deliver(taskID string, files []secrets.File) (dir string, err error)
+	// Rewrite gives files that were delivered to a running task other contents,
+	// in place. Idempotent.
+	Rewrite(taskID string, files []secrets.File) error
 	// Withdraw unmounts it. Idempotent.
 	Withdraw(taskID string) error
 	// Sweep withdraws from tasks not in keep and deletes content not in use.

@@ -2,6 +2,8 @@ package spec
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -207,6 +209,8 @@ func (l *loading) checkOnChange(at string, ext types.Extensions) {
 	text, hint := fmt.Sprint(ext[keyOnChange]), "write replace, ignore or signal:SIGHUP"
 	if upper := strings.ToUpper(text); strings.HasSuffix(upper, "KILL") || strings.HasSuffix(upper, "STOP") {
 		hint = "name a signal that a program can handle"
+	} else if name, ok := strings.CutPrefix(upper, strings.ToUpper(onChangeSignal)); ok {
+		hint = suggestion(strings.TrimPrefix(name, "SIG"), signals, "name a signal that a program can handle, such as SIGHUP")
 	}
 	l.add(l.placedValue(Error, at+"."+keyOnChange, keyOnChange+" is "+text, hint))
 }
@@ -232,11 +236,18 @@ func onChange(ext types.Extensions) (value string, ok bool) {
 	}
 	name, ok := strings.CutPrefix(text, onChangeSignal)
 	name = strings.TrimPrefix(strings.ToUpper(name), "SIG")
-	if !ok || !signalForm.MatchString(name) || name == "KILL" || name == "STOP" {
+	if !ok || !slices.Contains(signals, name) && !realtimeForm.MatchString(name) {
 		return "", false
 	}
 	return onChangeSignal + "SIG" + name, true
 }
+
+// signals that a program can handle, signal(7).
+var (
+	signals = strings.Fields(`ABRT ALRM BUS CHLD CONT FPE HUP ILL INT IO PIPE PROF PWR QUIT SEGV SYS TERM TRAP TSTP TTIN
+		TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ`)
+	realtimeForm = regexp.MustCompile(`^(RTMIN(\+([0-9]|[12][0-9]|30))?|RTMAX(-([0-9]|[12][0-9]|30))?)$`)
+)
 
 // Signal gives the signal that a change of the content sends; "" is none.
 func (m FileMount) Signal() string {
