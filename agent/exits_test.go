@@ -201,6 +201,8 @@ func TestReplace_ATaskWithConnections_DrainsFirst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b.pass(defaultMonitor - time.Second) // the first new task is watched before it takes traffic
+		b.expectTasks("web/1.1 running published", "web/1.2 running")
 		b.pass(5 * time.Second)
 		b.expectTasks("web/1.1 running", "web/1.2 running published")
 		b.networks.mu.Lock()

@@ -194,7 +194,7 @@ func (p *previewer) service(name string) api.PlanService {
 			continue
 		}
 		out.Changes = append(out.Changes, api.PlanChange{
-			Path: c.Path, Old: c.Old, New: c.New, Position: position(&p.next.Stack, "services."+name+"."+c.Path),
+			Path: c.Path, Old: c.Old, New: c.New, Position: position(&p.next.Stack, "services."+name+"."+asWritten(c.Path)),
 		})
 		class = min(class, c.Class) // replace is the least
 	}
@@ -222,6 +222,18 @@ func (p *previewer) service(name string) api.PlanService {
 		out.Verb, out.Tasks = api.PlanUnchanged, svc.Replicas
 	}
 	return out
+}
+
+// asWritten is the path in a Compose file of what an extension key says.
+func asWritten(path string) string {
+	key, rest, _ := strings.Cut(path, ".")
+	switch key {
+	case "readiness", "liveness":
+		return "x-" + key + strings.TrimSuffix("."+rest, ".")
+	case "min_ready", "drain", "progress_deadline":
+		return "x-" + strings.ReplaceAll(key, "_", "-")
+	}
+	return path
 }
 
 // waiters names the services that wait for a one-shot to complete.

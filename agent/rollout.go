@@ -484,7 +484,7 @@ func (a *Agent) history(stack string) ([]api.Revision, error) {
 				continue
 			}
 			before, was := list[i-1].Stack.Services[name]
-			if !was || before.Replicas != svc.Replicas || spec.Hash(&before, identity(v, &list[i-1], name)) != spec.Hash(&svc, identity(v, &r, name)) {
+			if !was || differ(&before, &svc, identity(v, &list[i-1], name), identity(v, &r, name)) {
 				line.Changes = append(line.Changes, name)
 			}
 		}
@@ -500,6 +500,13 @@ func (a *Agent) history(stack string) ([]api.Revision, error) {
 	}
 	slices.Reverse(out)
 	return out, nil
+}
+
+// differ says that two versions of a service are not the same to its tasks.
+func differ(x, y *spec.Service, xID, yID spec.Identity) bool {
+	return slices.ContainsFunc(spec.Diff(x, y, xID, yID), func(c spec.Change) bool {
+		return c.Class != spec.ClassIgnored || c.Path == "replicas"
+	})
 }
 
 // rollback makes an earlier revision the wanted one: the one that is asked

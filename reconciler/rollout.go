@@ -262,8 +262,13 @@ func later(x, y time.Time) time.Time {
 // until the rollout has gone back.
 func (p *planner) newProbeFails(s *Service, t *Task) bool {
 	r := p.want.Rollout
-	return p.rolling(s) && r.Stable && r.State == Progressing && t.up() && t.StartedAt.Before(r.Since) &&
-		s.Update.OnFailure == ActionRollback && p.slotFailure(s, t.Slot) != ""
+	switch {
+	case !p.rolling(s) || !r.Stable || !t.up() || !t.StartedAt.Before(r.Since):
+		return false
+	case r.State == RollingBack:
+		return t.UnreadyAt.Before(r.Since) // the old probe has not answered yet
+	}
+	return r.State == Progressing && s.Update.OnFailure == ActionRollback && p.slotFailure(s, t.Slot) != ""
 }
 
 // hadVersion says that another version of s runs or ran in the slot.
