@@ -115,7 +115,7 @@ func run(ctx context.Context, o options, chosen []section) (err error) {
 		return fmt.Errorf("make a folder: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	var errs []error
+	var failed []string
 	for i, s := range chosen {
 		if i > 0 {
 			fmt.Println()
@@ -123,13 +123,16 @@ func run(ctx context.Context, o options, chosen []section) (err error) {
 		fmt.Printf("== %s\n", s.name)
 		if err := s.run(ctx, o, filepath.Join(dir, s.name)); err != nil {
 			fmt.Printf("%s: %v\n", s.name, err)
-			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
+			failed = append(failed, s.name)
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return errors.Join(errs...)
+	if len(failed) > 0 {
+		return fmt.Errorf("did not show what they must: %s", strings.Join(failed, ", "))
+	}
+	return nil
 }
 
 // rolling is a section of package rollout.

@@ -25,14 +25,17 @@ type badCase struct {
 	code     int // of berth up
 }
 
+const badMonitor = "8s"
+
 const (
 	rolledBack = 4
 	refused    = 1
 )
 
-// hasty makes a task unhealthy 3 s after it is started, and is used where the
-// default would only be slow.
-const hasty = `healthcheck: {test: ["CMD", "/app", "-check"], interval: 1s, timeout: 2s, retries: 3}`
+// hasty makes a task unhealthy 2 s after it begins to fail, and is used where
+// the default would only be slow. What fails 5 s after its start has to be seen
+// within the monitor: after that it has been good.
+const hasty = `healthcheck: {test: ["CMD", "/app", "-check"], interval: 500ms, timeout: 2s, retries: 3}`
 
 var badCases = []badCase{
 	{name: "crash at once", bad: "crash-now", lines: []string{healthcheck}, code: rolledBack},
@@ -57,9 +60,9 @@ func crew(c badCase, defaults bool) (services []service) {
 	} {
 		v.lines = []string{"mem_limit: 64m", "depends_on: {migration: {condition: service_completed_successfully}}"}
 		if defaults {
-			v.lines = append(v.lines, `healthcheck: {test: ["CMD", "/app", "-check"], interval: 2s}`, deploy(v.replicas, ""))
+			v.lines = append(v.lines, `healthcheck: {test: ["CMD", "/app", "-check"], interval: 1s}`, deploy(v.replicas, ""))
 		} else {
-			v.lines = append(append(v.lines, c.lines...), "x-drain: "+rolloutDrain, deploy(v.replicas, "monitor: 6s"))
+			v.lines = append(append(v.lines, c.lines...), "x-drain: "+rolloutDrain, deploy(v.replicas, "monitor: "+badMonitor))
 		}
 		services = append(services, v)
 	}
@@ -85,8 +88,8 @@ func Bad(ctx context.Context, o Options) error {
 			return err
 		}
 		defer leave()
-		fmt.Fprintf(o.Out, "monitor 6s, x-drain %s where not default; %d requests/s, %d kept, %d streams, %d datagram clients\n",
-			rolloutDrain, badClients.Requests, badClients.Kept, badClients.Streams, badClients.Datagrams)
+		fmt.Fprintf(o.Out, "monitor %s, x-drain %s where not default; %d requests/s, %d kept, %d streams, %d datagram clients\n",
+			badMonitor, rolloutDrain, badClients.Requests, badClients.Kept, badClients.Streams, badClients.Datagrams)
 		fmt.Fprintf(o.Out, "%-16s %8s %-8s %5s %7s %10s %7s %11s\n", "", "replicas", "settings", "exit", "took", "processes", "failed", "bad answers")
 		l := load.Start(targets, badClients)
 		var windows []window

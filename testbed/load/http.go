@@ -2,6 +2,7 @@ package load
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ func (t *Target) ask(c net.Conn, r *bufio.Reader, keep bool) (version string, la
 		return "", false, fmt.Errorf("read the answer's body: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", false, fmt.Errorf("%s: %s", resp.Status, body)
+		return "", false, fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(body))
 	}
 	version, err = t.check(string(body), message)
 	return version, resp.Close, err

@@ -120,7 +120,7 @@ func TestLoad_StatusOtherThan200_IsAFailure(t *testing.T) {
 		return true
 	})
 	r := until(t, target, Clients{Requests: 50}, func(r *Result) bool { return len(r.Failed) > 0 })
-	if got := r.Failed[0].Err.Error(); got != "500 Internal Server Error: bad\n" {
+	if got := r.Failed[0].Err.Error(); got != "500 Internal Server Error: bad" {
 		t.Errorf("got %q", got)
 	}
 }
