@@ -50,6 +50,18 @@ var canonical = map[string]Rules{
 		Services: []Service{{ID: "shop/web/default", NetworkID: netA.ID, VIP4: addr("10.210.0.9"), VIP6: addr("fd00:a::9")}},
 		Ports:    []PublishedPort{{ID: "shop/web/0", Port: 80, Protocol: "tcp", Target: 80}},
 	},
+	"held": {
+		Networks: []Network{netA},
+		Services: []Service{{ID: "shop/web/default", NetworkID: netA.ID, VIP4: addr("10.210.0.9"), VIP6: addr("fd00:a::9"), Hold: true}},
+		Ports:    []PublishedPort{{ID: "shop/web/0", Port: 80, Protocol: "tcp", Target: 80, Hold: true}},
+	},
+	"weights": {
+		Networks: []Network{net4},
+		Services: []Service{{
+			ID: "shop/web/default", NetworkID: net4.ID, VIP4: addr("10.210.3.9"),
+			Backends: []Backend{{TaskID: "web-1", Addr4: addr("10.210.3.2"), Weight: 75}, {TaskID: "web-2", Addr4: addr("10.210.3.3"), Weight: 25}},
+		}},
+	},
 	"dual stack": {
 		Networks: []Network{netA},
 		Services: []Service{{
@@ -176,12 +188,13 @@ func drawRules(t *rapid.T) Rules {
 		var out []Backend
 		for i := range rapid.IntRange(0, 4).Draw(t, "backends") {
 			out = append(out, backend(n, string(rune('a'+i)), 2+i))
+			out[i].Weight = rapid.IntRange(0, 3).Draw(t, "weight")
 		}
 		return out
 	}
 	for i := range rapid.IntRange(0, 5).Draw(t, "services") {
 		n := rapid.SampledFrom(r.Networks).Draw(t, "network")
-		s := Service{ID: "s/" + string(rune('a'+i)), NetworkID: n.ID, VIP4: nth(n.Subnet4, 100+i), Backends: backends(n)}
+		s := Service{ID: "s/" + string(rune('a'+i)), NetworkID: n.ID, VIP4: nth(n.Subnet4, 100+i), Backends: backends(n), Hold: rapid.Bool().Draw(t, "hold")}
 		if n.Subnet6.IsValid() {
 			s.VIP6 = nth(n.Subnet6, 100+i)
 		}
@@ -192,7 +205,7 @@ func drawRules(t *rapid.T) Rules {
 		r.Ports = append(r.Ports, PublishedPort{
 			ID: "p/" + string(rune('a'+i)), HostIP: rapid.SampledFrom(hosts).Draw(t, "host"), Port: uint16(8000 + i),
 			Protocol: rapid.SampledFrom([]string{"tcp", "udp", "sctp"}).Draw(t, "protocol"), Target: 80,
-			Backends: backends(rapid.SampledFrom(r.Networks).Draw(t, "network")),
+			Backends: backends(rapid.SampledFrom(r.Networks).Draw(t, "network")), Hold: rapid.Bool().Draw(t, "hold"),
 		})
 	}
 	return r
@@ -214,6 +227,7 @@ func TestCheck_Conflicts_AreErrors(t *testing.T) {
 		"unknown network":  {Services: []Service{service}},
 		"overlap":          {Networks: []Network{netA, overlap}},
 		"unknown protocol": {Ports: []PublishedPort{{ID: "a", Port: 80, Protocol: "tcp }", Target: 80}}},
+		"negative weight":  {Ports: []PublishedPort{{ID: "a", Port: 80, Protocol: "tcp", Target: 80, Backends: []Backend{{Addr4: addr("10.210.0.2"), Weight: -1}}}}},
 		"port 0":           {Ports: []PublishedPort{{ID: "a", Protocol: "tcp", Target: 80}}},
 	} {
 		if err := Check(r); err == nil {
