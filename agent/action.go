@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/api"
+	"berth/crash"
 	"berth/runtime"
 	"berth/store"
 )
@@ -69,6 +70,7 @@ func (a *Agent) changeStack(stack, who string, f func(*store.Stack)) (revision u
 		return 0, err
 	}
 	defer release()
+	crash.At("stack.change")
 	err = a.w.commit(func(c *change) error {
 		cur := c.w.stacks[stack]
 		if cur == nil {
@@ -81,6 +83,7 @@ func (a *Agent) changeStack(stack, who string, f func(*store.Stack)) (revision u
 		c.putStack(next)
 		return nil
 	})
+	crash.At("stack.changed")
 	a.loop.forgive(stack)
 	return revision, err
 }

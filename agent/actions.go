@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"berth/crash"
 	"berth/reconciler"
 	"berth/runtime"
 	"berth/store"
@@ -54,9 +55,11 @@ func (a *Agent) do(ctx context.Context, plan *reconciler.Plan, act reconciler.Ac
 // publish puts t into the VIP map and DNS and returns when both are in force.
 func (a *Agent) publish(ctx context.Context, t *store.Task) error {
 	a.w.note(t.ID, func(t *store.Task) { t.Rotation, t.Withdrawn = t.Live(), time.Time{} })
+	crash.At("publish.noted")
 	if err := a.traffic.sync(ctx); err != nil {
 		return fmt.Errorf("publish %s: %w", t.Name(), err)
 	}
+	crash.At("publish.synced")
 	// It may have exited meanwhile.
 	a.w.note(t.ID, func(t *store.Task) { t.Published = t.Rotation })
 	a.events.task(t, "publish", "")
@@ -66,9 +69,11 @@ func (a *Agent) publish(ctx context.Context, t *store.Task) error {
 // withdraw takes t out of both; established connections go on.
 func (a *Agent) withdraw(ctx context.Context, t *store.Task) error {
 	a.w.note(t.ID, func(t *store.Task) { t.Rotation = false })
+	crash.At("withdraw.noted")
 	if err := a.traffic.sync(ctx); err != nil {
 		return fmt.Errorf("withdraw %s: %w", t.Name(), err)
 	}
+	crash.At("withdraw.synced")
 	a.w.note(t.ID, func(t *store.Task) { t.Published, t.Withdrawn = false, time.Now() })
 	a.events.task(t, "withdraw", "")
 	return nil
@@ -91,6 +96,7 @@ func (a *Agent) updateTask(ctx context.Context, plan *reconciler.Plan, t *store.
 	if err != nil {
 		return err
 	}
+	crash.At("update.applied")
 	digest := a.derive(v, s, r).inPlace[t.Service]
 	a.w.note(t.ID, func(t *store.Task) { t.InPlace, t.Contents, t.Spec.Resources = digest, contents, svc.Resources })
 	a.events.task(t, "update", "")
@@ -122,12 +128,14 @@ func (a *Agent) stopTask(ctx context.Context, t *store.Task) error {
 		return nil // a plan made before the signal was noted
 	}
 	a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Now() })
+	crash.At("stop.noted")
 	if t.State == store.StatePaused {
 		if err := a.containers.Resume(ctx, t.ID); err != nil {
 			return fmt.Errorf("stop %s: %w", t.Name(), err)
 		}
 	}
 	err := a.signal(ctx, t, a.stopSignal(t))
+	crash.At("stop.signalled")
 	if err != nil {
 		a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Time{} })
 	}
@@ -136,7 +144,9 @@ func (a *Agent) stopTask(ctx context.Context, t *store.Task) error {
 
 func (a *Agent) killTask(ctx context.Context, t *store.Task) error {
 	a.w.note(t.ID, func(t *store.Task) { t.KilledAt = time.Now() })
+	crash.At("kill.noted")
 	err := a.signal(ctx, t, unix.SIGKILL)
+	crash.At("kill.signalled")
 	if err != nil {
 		a.w.note(t.ID, func(t *store.Task) { t.KilledAt = time.Time{} })
 	}
@@ -161,6 +171,7 @@ func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
 	if err := a.unmake(ctx, t); err != nil {
 		return err
 	}
+	crash.At("task.unmade")
 	var drop []string
 	err := a.w.commit(func(c *change) error {
 		cur := c.w.tasks[t.ID]
@@ -191,10 +202,12 @@ func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", t.Name(), err)
 	}
+	crash.At("task.removed")
 	for _, id := range drop {
 		if err := a.containers.RemoveLog(id); err != nil {
 			return fmt.Errorf("remove the log of %s: %w", id, err)
 		}
+		crash.At("log.removed")
 	}
 	a.events.task(t, "destroy", "")
 	return nil
@@ -232,15 +245,18 @@ func (a *Agent) removeStack(ctx context.Context, name string) error {
 			}
 		}
 	}
+	crash.At("stack.emptied")
 	if s.Removing.Volumes {
 		if err := a.removeStackVolumes(name); err != nil {
 			return err
 		}
 	}
+	crash.At("stack.forget")
 	a.ports.release(name)
 	if err := a.w.forgetStack(name); err != nil {
 		return err
 	}
+	crash.At("stack.forgotten")
 	if s.Removing.Images != "" {
 		a.removeStackImages(r, s.Removing.Images)
 	}

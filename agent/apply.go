@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/api"
+	"berth/crash"
 	"berth/images"
 	"berth/spec"
 	"berth/store"
@@ -94,6 +95,7 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 	if err != nil {
 		return nil, err
 	}
+	crash.At("apply.resolved")
 	record := nextStack(req, cur, rev, next)
 	if done, err := a.changeCanary(ctx, req, cur, rev, next); done || err != nil {
 		return &api.Applied{Stack: st.Name, Revision: rev.Number}, err
@@ -118,6 +120,7 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 		return nil, err
 	}
 	record.Ports = chosen
+	crash.At("apply.commit")
 	if err := a.commitRevision(req, &record, cur, rev, next); err != nil {
 		if rev != nil {
 			a.ports.keep(st.Name, &rev.Stack, cur.Ports)
@@ -126,6 +129,7 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 		}
 		return nil, err
 	}
+	crash.At("apply.committed")
 	a.ports.keep(st.Name, &next.Stack, chosen)
 	a.events.emit(apiEvent{Type: "stack", Action: "apply", Stack: st.Name, Revision: next.Number})
 	a.loop.forgive(st.Name)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"berth/crash"
 	"berth/images"
 	"berth/overlaynet"
 	"berth/runtime"
@@ -38,6 +39,7 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 		if err := a.unmake(context.WithoutCancel(ctx), t); err != nil {
 			a.log.Error("take back a task that did not start", "task", t.Name(), "err", err)
 		}
+		crash.At("task.unstartable")
 		a.w.note(id, func(t *store.Task) {
 			t.Lost = false // unmake took its container, nobody else
 			t.State, t.Finished, t.ExitCode, t.Reason = store.StateExited, time.Now(), startExit(err), err.Error()
@@ -46,6 +48,7 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 		a.events.task(t, "die", err.Error())
 		return nil
 	}
+	crash.At("container.started")
 	begun := *t
 	a.begin(&begun)
 	// A short-lived container may have exited by now: its exit is kept.
@@ -56,6 +59,7 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 		}
 		t.Started = began
 	})
+	crash.At("task.started")
 	return nil
 }
 
@@ -112,6 +116,7 @@ func (a *Agent) makeContainer(ctx context.Context, t *store.Task) error {
 		if err != nil {
 			return fmt.Errorf("mount image %s: %w", t.Image, err)
 		}
+		crash.At("rootfs.mounted")
 		return images.Preflight(rootfs)
 	})
 	if err := g.Wait(); err != nil {
@@ -123,9 +128,11 @@ func (a *Agent) makeContainer(ctx context.Context, t *store.Task) error {
 		return err
 	}
 	c.Netns = netns
+	crash.At("task.furnished")
 	if err := a.containers.Create(ctx, c); err != nil && !errors.Is(err, runtime.ErrExists) {
 		return err
 	}
+	crash.At("container.created")
 	return nil
 }
 
@@ -180,15 +187,16 @@ func (a *Agent) endpoints(t *store.Task) []overlaynet.Endpoint {
 func (a *Agent) unmake(ctx context.Context, t *store.Task) error {
 	var errs []error
 	errs = append(errs, a.containers.Delete(ctx, t.ID))
+	crash.At("unmake.container")
 	if t.Parent == "" && t.Spec.NetworkMode != "host" {
 		errs = append(errs, a.networks.Detach(ctx, t.ID))
 	}
-	errs = append(errs,
-		a.images.Unmount(filepath.Join(a.taskRun(t.ID), "rootfs")),
-		a.secrets.Withdraw(t.ID),
-		os.RemoveAll(a.taskRun(t.ID)),
-		os.RemoveAll(a.taskRoot(t.ID)),
-	)
+	crash.At("unmake.network")
+	errs = append(errs, a.images.Unmount(filepath.Join(a.taskRun(t.ID), "rootfs")))
+	crash.At("unmake.rootfs")
+	errs = append(errs, a.secrets.Withdraw(t.ID), os.RemoveAll(a.taskRun(t.ID)))
+	crash.At("unmake.run")
+	errs = append(errs, os.RemoveAll(a.taskRoot(t.ID)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up after %s: %w", t.Name(), err)
 	}

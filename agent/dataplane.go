@@ -12,6 +12,7 @@ import (
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 
+	"berth/crash"
 	"berth/dataplane"
 	"berth/overlaynet"
 )
@@ -113,6 +114,7 @@ func (a *Agent) ensureDataplane(needed bool) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the dataplane: %w", err)
 	}
+	crash.At("dataplane.started")
 	a.dataplaneStarting = true
 	began := time.Now()
 	go func() {

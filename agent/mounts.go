@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 
+	"berth/crash"
 	"berth/runtime"
 	"berth/runtime/volume"
 	"berth/spec"
@@ -76,6 +77,7 @@ func (a *Agent) volumeMount(ctx context.Context, t *store.Task, st *spec.Stack, 
 	if err != nil {
 		return rm, nil, err
 	}
+	crash.At("volume.made")
 	source, err := a.volumes.Prepare(ctx, v.Name)
 	if err != nil {
 		return rm, nil, err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"berth/crash"
 	"berth/overlaynet"
 	"berth/spec"
 	"berth/store"
@@ -207,6 +208,7 @@ func (a *Agent) ensureNetwork(ctx context.Context, name string) error {
 	if err := a.networks.Ensure(ctx, netOf(n)); err != nil {
 		return fmt.Errorf("make network %s: %w", name, err)
 	}
+	crash.At("network.ensured")
 	a.ensured.set(n.ID, true)
 	a.events.emit(apiEvent{Type: "network", Action: "create", Stack: n.Stack, Name: name})
 	return a.traffic.sync(ctx)
@@ -224,9 +226,11 @@ func (a *Agent) removeNetwork(ctx context.Context, name string) error {
 	if err := a.traffic.sync(ctx); err != nil {
 		return err
 	}
+	crash.At("network.unruled")
 	if err := a.networks.Remove(ctx, netOf(n)); err != nil {
 		return fmt.Errorf("remove network %s: %w", name, err)
 	}
+	crash.At("network.unmade")
 	err := a.w.commit(func(c *change) error {
 		if s, r := c.w.stacks[n.Stack], c.w.revisions[n.Stack]; s != nil && s.Removing == nil && wants(r, name) {
 			return errors.New("it is wanted again") // the loop makes its bridge anew
@@ -242,6 +246,7 @@ func (a *Agent) removeNetwork(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("remove network %s: %w", name, err)
 	}
+	crash.At("network.removed")
 	a.events.emit(apiEvent{Type: "network", Action: "destroy", Stack: n.Stack, Name: name})
 	return nil
 }

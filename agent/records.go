@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/crash"
 	"berth/overlaynet"
 	"berth/reconciler"
 	"berth/spec"
@@ -45,6 +46,7 @@ func withLetter(id string) string {
 func (a *Agent) recordTasks(plan *reconciler.Plan, acts []reconciler.Action) []recorded {
 	out := make([]recorded, len(acts))
 	v := a.w.view()
+	crash.At("task.record")
 	err := a.w.commit(func(c *change) error {
 		s, r := c.w.stacks[plan.Stack], c.w.revisions[plan.Stack]
 		if s == nil || r.Number != plan.Revision || s.Removing != nil {
@@ -74,6 +76,7 @@ func (a *Agent) recordTasks(plan *reconciler.Plan, acts []reconciler.Action) []r
 	}
 	for _, r := range out {
 		if r.err == nil && !r.stale {
+			crash.At("task.recorded")
 			a.events.task(a.w.task(r.id), "create", "")
 		}
 	}

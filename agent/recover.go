@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"berth/crash"
 	"berth/runtime"
 	"berth/store"
 )
@@ -45,13 +46,16 @@ func (a *Agent) recover(ctx context.Context) error {
 	if err := a.w.flush(); err != nil {
 		return err
 	}
+	crash.At("recover.adopted")
 	// What is left over or out of date must not keep what runs from its agent.
 	if err := a.sweep(ctx); err != nil {
 		a.log.Error("remove what no record claims", "err", err)
 	}
+	crash.At("recover.swept")
 	if err := a.resumeTraffic(ctx); err != nil {
 		a.log.Error("put the rules in force", "err", err) // watchReality tries again
 	}
+	crash.At("recover.resumed")
 	return ctx.Err()
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"berth/api"
+	"berth/crash"
 	"berth/images"
 	"berth/reconciler"
 	"berth/spec"
@@ -189,6 +190,7 @@ func (a *Agent) goBack(stack string, to, failed uint64, why, actor string) error
 		chosen = s.Ports
 	}
 	s.Ports = chosen
+	crash.At("rollback.commit")
 	err = a.w.commit(func(c *change) error {
 		if c.w.stacks[stack] != cur {
 			return errMoved
@@ -216,6 +218,7 @@ func (a *Agent) goBack(stack string, to, failed uint64, why, actor string) error
 	if err != nil {
 		return err
 	}
+	crash.At("rollback.committed")
 	a.ports.keep(stack, &target.Stack, chosen)
 	a.log.Warn("rolling back", "stack", stack, "from", cur.Revision, "to", to, "why", why)
 	a.events.emit(apiEvent{Type: "stack", Action: "rollback", Stack: stack, Revision: to, Message: why})
@@ -227,6 +230,7 @@ func (a *Agent) goBack(stack string, to, failed uint64, why, actor string) error
 // setRollout changes the rollout of a stack that is under way. revision guards
 // against a decision about an earlier one.
 func (a *Agent) setRollout(stack string, revision uint64, f func(*change, *store.Stack, *store.Rollout)) error {
+	crash.At("rollout.change")
 	return a.w.commit(func(c *change) error {
 		cur := c.w.stacks[stack]
 		if cur == nil || cur.Revision != revision || !underWay(cur.Rollout) {
@@ -252,6 +256,7 @@ func (a *Agent) pauseRollout(stack string, revision uint64, why string) error {
 		}
 	})
 	if err == nil {
+		crash.At("rollout.paused")
 		a.events.emit(apiEvent{Type: "stack", Action: "rollout_pause", Stack: stack, Revision: revision, Message: why})
 		a.loop.wake()
 	}
@@ -274,6 +279,7 @@ func (a *Agent) completeRollout(stack string, revision uint64) error {
 		a.dropVIPs(c, stack, &rev.Stack)
 	})
 	if err == nil {
+		crash.At("rollout.completed")
 		a.events.emit(apiEvent{Type: "stack", Action: "rollout_" + state, Stack: stack, Revision: revision})
 		a.loop.wake()
 	}
@@ -406,6 +412,7 @@ func (a *Agent) rolloutAction(ctx context.Context, stack string, req *api.Rollou
 	if err != nil {
 		return nil, err
 	}
+	crash.At("rollout.resumed")
 	if req.Action == api.RolloutPromote {
 		if err := a.traffic.sync(ctx); err != nil {
 			return nil, err

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"berth/crash"
 	"berth/dataplane"
 	"berth/overlaynet"
 	"berth/spec"
@@ -120,6 +121,7 @@ func (t *traffic) apply(ctx context.Context) (err error) {
 	if err := t.a.traffics(ctx, rules); err != nil {
 		return err
 	}
+	crash.At("traffic.ruled")
 	t.mu.Lock()
 	t.snapshot = snap
 	t.mu.Unlock()

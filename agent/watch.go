@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"berth/crash"
 	"berth/runtime"
 	"berth/store"
 )
@@ -67,6 +68,7 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 	if next == nil {
 		return // its stack is gone
 	}
+	crash.At("exit.noted")
 	if next.OOM {
 		a.events.task(next, "oom", "")
 	}

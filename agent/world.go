@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"berth/crash"
 	"berth/store"
 )
 
@@ -354,6 +355,7 @@ func (w *world) flush() error {
 	if len(records) == 0 {
 		return nil
 	}
+	crash.At("notes.flush")
 	err := w.db.Update(func(tx store.Tx) error {
 		for id, t := range records {
 			if tx.Get(store.Tasks, id) == nil {
@@ -371,6 +373,7 @@ func (w *world) flush() error {
 		w.mu.Unlock()
 		return fmt.Errorf("write the records of tasks: %w", err)
 	}
+	crash.At("notes.flushed")
 	return nil
 }
 
