@@ -62,6 +62,7 @@ var baseChains = []chain{
 		"goto closed",
 	}},
 	{"ours", "", []string{
+		refusedSYN,
 		"tcp flags syn / syn,rst tcp option maxseg size set rt mtu",
 		"ct state established,related accept",
 		"# Else a packet outside the window passes without its NAT and resets the connection.",
@@ -77,6 +78,7 @@ var baseChains = []chain{
 		"oifname BRIDGES drop",
 	}},
 	{"input", "filter hook input priority filter", []string{
+		refusedSYN,
 		"ct state established,related accept",
 		"ip daddr . meta l4proto . th dport @nohostports4 goto refuse",
 		"ip6 daddr . meta l4proto . th dport @nohostports6 goto refuse",
@@ -84,6 +86,13 @@ var baseChains = []chain{
 		"meta nfproto ipv4 meta l4proto . th dport @noports4 goto notdns",
 		"meta nfproto ipv6 meta l4proto . th dport @noports6 goto notdns",
 		"iifname BRIDGES goto host",
+	}},
+	{"again", "", []string{
+		"# Once: who really listens at no backend shall be told so.",
+		"ip daddr . tcp dport @tried4 return",
+		"ip6 daddr . tcp dport @tried6 return",
+		"add @tried4 { ip daddr . tcp dport } drop",
+		"add @tried6 { ip6 daddr . tcp dport } drop",
 	}},
 	{"notdns", "", []string{
 		"iifname BRIDGES th dport 53 goto host",
@@ -131,6 +140,13 @@ var baseChains = []chain{
 }
 
 var markText = fmt.Sprintf("0x%08x", mark)
+
+// refusedSYN finds a backend's answer to a SYN that it refuses: its process has
+// died and the rules do not know yet. The kernel has forgotten the flow by then
+// (nf_conntrack_proto_tcp.c: "if only reply is a RST"). If the client does not
+// hear of it either, it sends the SYN again after 1 s, as a new flow, which
+// takes another turn.
+var refusedSYN = fmt.Sprintf("tcp flags & (rst | ack) == rst | ack tcp sequence 0 ct direction reply ct mark & 0x%08[1]x == 0x%08[1]x jump again", retryMark)
 
 // addSources drops what a network's tasks send under a foreign address.
 func (r *renderer) addSources(n Network) {
@@ -182,6 +198,7 @@ func (r *renderer) sets() []set {
 			set{"map", "ports" + f.n, "type inet_proto . inet_service : verdict", f.ports, false},
 			set{"set", "noports" + f.n, "type inet_proto . inet_service", f.noPorts, false},
 			set{"map", "hostports" + f.n, "type " + f.addr + " . inet_proto . inet_service : verdict", f.hostPorts, false},
+			set{"set", "tried" + f.n, "type " + f.addr + " . inet_service; size 65535; flags dynamic,timeout; timeout 5s", nil, false},
 			set{"set", "nohostports" + f.n, "type " + f.addr + " . inet_proto . inet_service", f.noHostPorts, false},
 		)
 	}

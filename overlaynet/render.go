@@ -12,6 +12,10 @@ import (
 // to published ports, on answers, and on what tasks send.
 const mark = 0x10000000
 
+// retryMark is the bit, in the mark of connections, that has a refused SYN
+// tried at another backend.
+const retryMark = 0x20000000
+
 // Render gives the text of the nftables table, named by prefix, that puts r in
 // force: `nft -f` replaces the whole table in one transaction. It is
 // deterministic: equal rules, in any order, are equal text. r must have passed
@@ -112,9 +116,12 @@ func (r *renderer) addVIP(f *familySets, s Service, vip netip.Addr, dnat string,
 	key := quoted(bridgeName(r.prefix, s.NetworkID)) + " . " + vip.String()
 	f.vips = append(f.vips, key+" : goto "+c.name)
 	f.anyVIPs = append(f.anyVIPs, key)
-	c.statements = f.balance(s.Backends, addr, dnat, "", s.ID)
+	balance := f.balance(s.Backends, addr, dnat, "", s.ID)
 	switch {
-	case len(c.statements) > 0:
+	case len(balance) > 1 || len(balance) > 0 && s.Hold:
+		c.statements = append([]string{setMark(retryMark)}, balance...)
+	case len(balance) > 0:
+		c.statements = balance
 	case s.Hold:
 		c.statements = held(s.ID)
 	default:
@@ -144,8 +151,10 @@ func (r *renderer) publish(f *familySets, p PublishedPort, ip netip.Addr, kind, 
 	c := chain{name: chainName(kind, strings.ReplaceAll(key, " . ", "-"))}
 	balance := f.balance(p.Backends, addr, "meta l4proto "+p.Protocol+" "+dnat, fmt.Sprintf(" : %d", p.Target), p.ID)
 	switch {
+	case len(balance) > 1 || len(balance) > 0 && p.Hold:
+		c.statements = append([]string{setMark(mark | retryMark)}, balance...)
 	case len(balance) > 0:
-		c.statements = append([]string{fmt.Sprintf("ct mark set ct mark | 0x%08x", mark)}, balance...)
+		c.statements = append([]string{setMark(mark)}, balance...)
 	case len(p.Backends) > 0:
 		// Of the other family only: the host's own sockets answer.
 		return
@@ -164,6 +173,8 @@ func (r *renderer) publish(f *familySets, p PublishedPort, ip netip.Addr, kind, 
 
 func addr4(b Backend) netip.Addr { return b.Addr4 }
 func addr6(b Backend) netip.Addr { return b.Addr6 }
+
+func setMark(bits int) string { return fmt.Sprintf("ct mark set ct mark | 0x%08x", bits) }
 
 // held drops the packet before its flow is remembered: the client's next
 // attempt is judged anew.
