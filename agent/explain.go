@@ -320,12 +320,16 @@ const (
 // lastLines are the last lines that a task logged.
 func (e *explainer) lastLines(id string) []string {
 	var out []string
-	err := e.a.containers.Logs(e.ctx, id, runtime.LogOptions{Tail: explainedLines}, func(l runtime.LogLine) error {
+	each, flush := runtime.JoinPartial(joinMost, func(l runtime.LogLine) error {
 		if text := bounded(l.Text); text != "" {
 			out = append(out, text)
 		}
 		return nil
 	})
+	err := e.a.containers.Logs(e.ctx, id, runtime.LogOptions{Tail: explainedLines}, each)
+	if err == nil {
+		err = flush() // what it wrote last may have no newline
+	}
 	if err != nil && !errors.Is(err, runtime.ErrNotFound) {
 		return append(out, "its log can't be read: "+err.Error())
 	}

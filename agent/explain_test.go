@@ -232,7 +232,8 @@ func TestExplain_ARollback_ShowsWhyAndTheLogOfTheVersionThatFailed(t *testing.T)
 		b.up(stackOf("shop", service("web", "web:1"), service("db", "db:1")))
 		b.pass(15 * time.Second)
 		b.containers.onStart = func(id string, _ *process) {
-			b.containers.write(id, runtime.LogLine{Text: "boom: bad version"})
+			b.containers.write(id, runtime.LogLine{Text: "boom: ", Partial: true})
+			b.containers.write(id, runtime.LogLine{Text: "bad version"})
 			time.AfterFunc(400*time.Millisecond, func() { b.containers.exit(id, 3) })
 		}
 		_, done, err := b.tryUp(stackOf("shop", service("web", "web:2"), service("db", "db:1")))
