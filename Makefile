@@ -45,7 +45,7 @@ fmt: $(LINT) ## Format the code as the linter wants it
 	$(LINT) fmt ./...
 
 .PHONY: bench
-bench: build fixtures ## Time up and down of 50 services beside the bare machine's floor
+bench: build fixtures ## Time up and down; deploy, break and kill under load (15 min)
 	go run ./bench
 
 .PHONY: demo

@@ -10,6 +10,7 @@
 //	bad      bad versions under load: all of them go back
 //	kill     the agent killed at random, under load and amid rollouts
 //	ten      ten replicas rolled two at a time: the time and its parts
+//	manners  what a service's own way of stopping costs
 //
 // Everything runs in private network and mount namespaces and is gone
 // afterwards. It needs root. It exits 1 if a target is missed.
@@ -58,6 +59,7 @@ var sections = []section{
 	{"bad", rolling(rollout.Bad)},
 	{"kill", rolling(rollout.Kill)},
 	{"ten", rolling(rollout.Ten)},
+	{"manners", rolling(rollout.Manners)},
 }
 
 func main() {

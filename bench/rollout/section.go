@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"berth/testbed"
@@ -53,9 +54,12 @@ func on(ctx context.Context, o Options, name string, section func(*machine, *nei
 		fmt.Fprintf(o.Out, "agent's log of section %s:\n%s\n", name, text)
 	}
 	list, e := left()
+	list = slices.DeleteFunc(list, func(thing string) bool { // cgroups are the whole machine's
+		return strings.HasPrefix(thing, "+ cgroup") && !strings.Contains(thing, m.cgroups)
+	})
 	if len(list) > 0 {
 		e = errors.Join(e, fmt.Errorf("left behind:\n  %s", strings.Join(list, "\n  ")))
 	}
-	fmt.Fprintf(o.Out, "left behind: %d mounts, links, rules, cgroups, processes\n", len(list))
+	fmt.Fprintf(o.Out, "left behind: %d of mounts, links, rules, cgroups, processes\n", len(list))
 	return errors.Join(err, e, os.RemoveAll(dir))
 }

@@ -21,6 +21,7 @@ type service struct {
 	name     string
 	version  string
 	bad      string // BAD of its environment
+	linger   string // LINGER of its environment
 	replicas int
 	port     int // published for HTTP, and ten above for TCP and UDP; 0: none
 	image    string
@@ -40,7 +41,7 @@ func (s service) yaml() string {
 	if s.image == "" {
 		s.image = image
 	}
-	lines := []string{"image: " + s.image, "pull_policy: missing", fmt.Sprintf("environment: {VERSION: %q, BAD: %q}", s.version, s.bad)}
+	lines := []string{"image: " + s.image, "pull_policy: missing", fmt.Sprintf("environment: {VERSION: %q, BAD: %q, LINGER: %q}", s.version, s.bad, s.linger)}
 	if s.port != 0 {
 		lines = append(lines, fmt.Sprintf(`ports: ["%d:8080", "%d:7000", "%d:7000/udp"]`, s.port, s.port+tcpAbove, s.port+tcpAbove))
 	}

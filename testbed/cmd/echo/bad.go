@@ -10,6 +10,7 @@ import (
 type badness struct {
 	never bool      // never ready
 	after time.Time // from then on unhealthy; zero: never
+	deaf  bool      // to SIGTERM
 }
 
 // misbehave begins one of:
@@ -19,6 +20,7 @@ type badness struct {
 //	never-ready       /healthz answers 503 for ever
 //	unhealthy-later   after 5 s /healthz answers 503, everything else 500
 //	oom               use all the memory there is, from 1 s after the start
+//	deaf              go on after SIGTERM
 //
 // "" is none of them; anything else is a mistake of the test.
 func misbehave(kind string) *badness {
@@ -32,6 +34,8 @@ func misbehave(kind string) *badness {
 		return &badness{never: true}
 	case "unhealthy-later":
 		return &badness{after: time.Now().Add(5 * time.Second)}
+	case "deaf":
+		return &badness{deaf: true}
 	case "oom":
 		time.AfterFunc(time.Second, devour)
 	default:

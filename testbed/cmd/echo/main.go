@@ -59,6 +59,9 @@ func run() error {
 
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
+	if bad.deaf {
+		stop = context.WithoutCancel(stop)
+	}
 	datagrams, err := net.ListenPacket("udp", ":7000")
 	if err != nil {
 		return err
