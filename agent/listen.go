@@ -28,12 +28,16 @@ const (
 // listeners watches tasks that publish TCP ports and have no test until they
 // listen on one of them.
 type listeners struct {
-	a  *Agent
+	a *Agent
+	// look looks into the network namespace of a process. What can't be looked
+	// at is not known, and nothing better will be known later.
+	look func(pid int, ports []uint16) (listens, known bool)
+
 	mu sync.Mutex
 	ok map[string]bool // by task; false: watched, not yet
 }
 
-func newListeners(a *Agent) *listeners { return &listeners{a: a, ok: map[string]bool{}} }
+func newListeners(a *Agent) *listeners { return &listeners{a: a, look: look, ok: map[string]bool{}} }
 
 // targets are the TCP ports that a task should listen on in a network of its
 // own.
@@ -150,16 +154,17 @@ func (l *listeners) watch(ctx context.Context, t *store.Task, patient bool) {
 	l.a.loop.wake()
 }
 
-// listens looks into the task's network namespace. What can't be looked at is
-// not known, and nothing better will be known later.
 func (l *listeners) listens(ctx context.Context, t *store.Task) (listens, known bool) {
 	st, err := l.a.containers.Status(ctx, t.ID)
 	if err != nil || st.Pid == 0 {
 		return false, false
 	}
-	ports := targets(t)
+	return l.look(st.Pid, targets(t))
+}
+
+func look(pid int, ports []uint16) (listens, known bool) {
 	for _, table := range []string{"tcp", "tcp6"} {
-		found, err := listening(fmt.Sprintf("/proc/%d/net/%s", st.Pid, table), ports)
+		found, err := listening(fmt.Sprintf("/proc/%d/net/%s", pid, table), ports)
 		switch {
 		case found:
 			return true, true

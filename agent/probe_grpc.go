@@ -54,6 +54,9 @@ func askGRPC(ctx context.Context, addr netip.Addr, p *spec.Probe) answer {
 	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/grpc") {
 		return refused(fmt.Sprintf("answers %d, and not as a gRPC service", resp.StatusCode))
 	}
+	if len(body) == probeOutput {
+		return refused("answers what is no health status") // and its trailer was not read
+	}
 	code := resp.Trailer.Get("Grpc-Status")
 	if code == "" {
 		code = resp.Header.Get("Grpc-Status") // an answer without a message
