@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -202,9 +204,13 @@ func (r *serviceRow) text() (string, Style) {
 // line is text with the time: what it took, or has taken so far. Counts are
 // padded to columns, behind which the reason stands.
 func (r *serviceRow) line(now time.Time, columns int) (string, Style) {
-	text, style := r.text()
+	moved := *r
+	if !r.settled() {
+		moved.Reason = countDown(r.Reason, now.Sub(r.heard))
+	}
+	text, style := moved.text()
 	if r.counting() && r.Reason != "" {
-		text = pad(r.counts(), columns) + "  " + Escape(r.Reason)
+		text = pad(r.counts(), columns) + "  " + Escape(moved.Reason)
 	}
 	switch {
 	case r.Elapsed <= 0, r.Change == "unchanged":
@@ -214,6 +220,23 @@ func (r *serviceRow) line(now time.Time, columns int) (string, Style) {
 		text += "  " + seconds((now.Sub(r.heard) + r.Elapsed).Truncate(time.Second))
 	}
 	return text, style
+}
+
+// remaining is a time that runs out, at the end of a reason.
+var remaining = regexp.MustCompile(`( (?:in|for)|,) ([0-9.]+) s( left)?$`)
+
+// countDown is a reason when some time has passed since it was heard.
+func countDown(reason string, passed time.Duration) string {
+	m := remaining.FindStringSubmatchIndex(reason)
+	if m == nil || passed < time.Second {
+		return reason
+	}
+	n, err := strconv.ParseFloat(reason[m[4]:m[5]], 64)
+	if err != nil {
+		return reason
+	}
+	left := max(n-passed.Seconds(), 0)
+	return fmt.Sprintf("%s %.0f s%s", reason[:m[3]], left, reason[m[5]+len(" s"):])
 }
 
 // seconds is a short time span: "1.9 s", "2 min 5 s".

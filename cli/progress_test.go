@@ -91,6 +91,22 @@ func TestLive_OldTasksOfAServiceThatGoesOn_AreCounted_AndThoseThatAreWatched(t *
 `)
 }
 
+func TestLive_WhatRunsOut_RunsOutOnTheScreen(t *testing.T) {
+	for reason, want := range map[string]string{
+		"is watched for 9.5 s":                       "is watched for 6 s",
+		"web-1 is ready, and takes traffic in 2.0 s": "web-1 is ready, and takes traffic in 0 s",
+		"web-3: draining, 4 connections, 12 s left":  "web-3: draining, 4 connections, 8 s left",
+		"web-1 exited 3 after 9.5 s":                 "web-1 exited 3 after 9.5 s",
+		"":                                           "",
+	} {
+		if got := countDown(reason, 3900*time.Millisecond); got != want {
+			t.Errorf("%q: %q, want %q", reason, got, want)
+		}
+	}
+	got := story(t, 80, 24, 4*time.Second, service("web", api.PhaseStarting, 3, 3, 3, 1, "replaced", "web-3: draining, 4 connections, 12 s left", 0))
+	compare(t, got, "  web  3 of 3 new, 3 ready, 1 old  web-3: draining, 4 connections, 8 s left\n")
+}
+
 func TestPlain_AClockInTheReason_IsNoNews(t *testing.T) {
 	var out strings.Builder
 	p := newPlainProgress(Screen{Writer: &out})
