@@ -523,7 +523,12 @@ func (a *Agent) rollback(ctx context.Context, stack string, req *api.RollbackReq
 	if err != nil {
 		return nil, err
 	}
-	to, err := a.rollbackTarget(stack, req.Revision)
+	var to *store.Revision
+	cur, _ := a.w.stack(stack)
+	err = a.expected(&api.ApplyRequest{Stack: spec.Stack{Name: stack}, ExpectRevision: req.ExpectRevision}, cur)
+	if err == nil {
+		to, err = a.rollbackTarget(stack, req.Revision)
+	}
 	if err == nil {
 		err = a.fetchImages(ctx, to, report)
 	}

@@ -38,6 +38,9 @@ func TestServer_RolloutsHistoryAndExplain_OverTheClient(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0].Number != 2 || list[0].Actor != "alice@tower" || list[1].Images["web"].Reference != "web:1" {
 		t.Errorf("history: %+v, %v", list, err)
 	}
+	if _, err := drained(t, c.Rollback(ctx, "shop", api.RollbackRequest{Revision: 1, ExpectRevision: 1})); !api.HasCode(err, api.CodeConflict) {
+		t.Errorf("a rollback of what has moved on: %v", err)
+	}
 	done, err = drained(t, c.Rollback(ctx, "shop", api.RollbackRequest{Revision: 1, Wait: true}))
 	if err != nil || done.Outcome != api.OutcomeDone {
 		t.Errorf("rollback: %+v, %v", done, err)

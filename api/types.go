@@ -131,8 +131,11 @@ type RolloutRequest struct {
 // RollbackRequest makes an earlier revision the desired one.
 type RollbackRequest struct {
 	Revision uint64 `json:"revision,omitempty"` // 0: the last stable one before the current
-	Wait     bool   `json:"wait,omitempty"`
-	Actor    string `json:"actor,omitempty"`
+	// ExpectRevision refuses (CodeConflict) when the stack is at another one.
+	ExpectRevision uint64 `json:"expect_revision,omitempty"`
+
+	Wait  bool   `json:"wait,omitempty"`
+	Actor string `json:"actor,omitempty"`
 }
 
 // ScaleRequest sets replicas without a file.

@@ -12,6 +12,7 @@ import (
 
 func newRollback(a *app) *cobra.Command {
 	var noWait bool
+	var expect uint64
 	cmd := &cobra.Command{
 		Use:   "rollback [REVISION]",
 		Short: "Go back to an earlier revision",
@@ -27,7 +28,7 @@ The Compose file is not looked at: the next up brings what it says.` + exitStatu
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeRevisions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := api.RollbackRequest{Wait: !noWait, Actor: actor()}
+			req := api.RollbackRequest{Wait: !noWait, Actor: actor(), ExpectRevision: expect}
 			if len(args) == 1 {
 				n, err := strconv.ParseUint(args[0], 10, 64)
 				if err != nil || n == 0 {
@@ -39,6 +40,7 @@ The Compose file is not looked at: the next up brings what it says.` + exitStatu
 		},
 	}
 	noWaitFlag(cmd, &noWait)
+	expectRevisionFlag(cmd.Flags(), &expect)
 	return cmd
 }
 
