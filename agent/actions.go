@@ -129,17 +129,21 @@ func (a *Agent) stopTask(ctx context.Context, t *store.Task) error {
 	}
 	a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Now() })
 	crash.At("stop.noted")
-	if t.State == store.StatePaused {
-		if err := a.containers.Resume(ctx, t.ID); err != nil {
-			return fmt.Errorf("stop %s: %w", t.Name(), err)
-		}
+	// The next agent must know who takes the traffic instead, and that this task
+	// is not to take it again.
+	err := a.w.flush()
+	if err == nil && t.State == store.StatePaused {
+		err = a.containers.Resume(ctx, t.ID)
 	}
-	err := a.signal(ctx, t, a.stopSignal(t))
-	crash.At("stop.signalled")
+	if err == nil {
+		err = a.signal(ctx, t, a.stopSignal(t))
+		crash.At("stop.signalled")
+	}
 	if err != nil {
 		a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Time{} })
+		return fmt.Errorf("stop %s: %w", t.Name(), err)
 	}
-	return err
+	return nil
 }
 
 func (a *Agent) killTask(ctx context.Context, t *store.Task) error {

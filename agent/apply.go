@@ -325,6 +325,7 @@ func (a *Agent) keepContents(kind string, files map[string]spec.File) (map[strin
 func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.Revision, report func(api.Progress)) error {
 	type want struct{ ref, platform, policy string }
 	wants := map[want][]string{}
+	var order []want
 	var errs *multierror.Error
 	for _, name := range sortedKeys(next.Stack.Services) {
 		s := next.Stack.Services[name]
@@ -339,13 +340,17 @@ func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.
 		if req.Pull != "" {
 			w.policy = req.Pull
 		}
+		if wants[w] == nil {
+			order = append(order, w)
+		}
 		wants[w] = append(wants[w], name)
 	}
 	var mu sync.Mutex
 	failed := map[string]error{} // by the first service that wants the image
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
-	for w, services := range wants {
+	for _, w := range order {
+		services := wants[w]
 		g.Go(func() error {
 			img, err := a.images.Pull(ctx, w.ref, images.PullOptions{
 				Platform: w.platform, Policy: images.Policy(w.policy),

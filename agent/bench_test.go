@@ -36,6 +36,7 @@ type bench struct {
 	secrets    *fakeSecrets
 	host       *fakePorts
 	backend    store.Backend
+	quiet      bool   // the agent's log is thrown away, also with -v
 	end        func() // stops the agent as SIGTERM would
 }
 
@@ -54,17 +55,7 @@ func simulate(t *testing.T, f func(b *bench)) {
 // newBench assembles an agent that has not begun to work.
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	c := newCalls()
-	b := &bench{
-		t: t, calls: c,
-		img:        &fakeImages{calls: c, local: map[string]images.Image{}, remote: map[string]images.Image{}},
-		containers: newFakeContainers(c), networks: newFakeNetworks(c),
-		secrets: &fakeSecrets{calls: c, dir: t.TempDir(), contents: map[string][]byte{}, delivered: map[string][]secrets.File{}},
-		host:    &fakePorts{taken: map[uint16]string{}, held: map[string]bool{}},
-		backend: &brittle{store.NewMemory(), c},
-		end:     func() {},
-	}
-	c.label = func(id string) string { return b.label(id) }
+	b := newParts(t)
 	for _, ref := range []string{"web:1", "web:2", "db:1", "job:1"} {
 		b.img.image(ref, ref, v1.Config{Cmd: []string{"/" + ref}})
 	}
@@ -72,11 +63,28 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// newParts are the fakes that an agent can be assembled over.
+func newParts(t *testing.T) *bench {
+	t.Helper()
+	c := newCalls()
+	b := &bench{
+		t: t, calls: c,
+		img:        &fakeImages{calls: c, local: map[string]images.Image{}, remote: map[string]images.Image{}},
+		containers: newFakeContainers(c), networks: newFakeNetworks(c),
+		secrets: &fakeSecrets{calls: c, dir: "/nonexistent", contents: map[string][]byte{}, delivered: map[string][]secrets.File{}},
+		host:    &fakePorts{taken: map[uint16]string{}, held: map[string]bool{}},
+		backend: &brittle{store.NewMemory(), c},
+		end:     func() {},
+	}
+	c.label = func(id string) string { return b.label(id) }
+	return b
+}
+
 // assembleIn makes the agent anew over the same parts, as after its death.
 func (b *bench) assembleIn(root string) {
 	b.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	if testing.Verbose() {
+	if testing.Verbose() && !b.quiet {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	cfg := Config{

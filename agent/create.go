@@ -146,7 +146,13 @@ func (a *Agent) connect(ctx context.Context, t *store.Task) (string, error) {
 		if p.Spec.NetworkMode == "host" {
 			return "", nil
 		}
-		return a.networks.Attach(ctx, p.ID, a.endpoints(p))
+		netns, err := a.networks.Attach(ctx, p.ID, a.endpoints(p))
+		if p = a.w.task(t.Parent); p == nil || !p.Live() {
+			// It ended meanwhile, and who cleans up after it may have been here.
+			err = errors.Join(err, a.networks.Detach(context.WithoutCancel(ctx), t.Parent),
+				fmt.Errorf("task %s, whose network it shares, has ended", t.Parent))
+		}
+		return netns, err
 	}
 	if t.Spec.NetworkMode == "host" {
 		return "", nil

@@ -36,6 +36,9 @@ type calls struct {
 	faults map[string]*fault
 	gates  map[string]chan struct{}
 	last   string // the newest rules
+	// hook, if set, sees every call before it takes effect: an error is its
+	// outcome. Calls that are made with records locked have no context.
+	hook func(ctx context.Context, verb, target string) error
 }
 
 type fault struct {
@@ -48,6 +51,9 @@ func newCalls() *calls { return &calls{faults: map[string]*fault{}, gates: map[s
 // do notes a call, waits if it is held up, and gives the error it is told to.
 func (c *calls) do(ctx context.Context, verb, target string) error {
 	text := strings.TrimSpace(verb + " " + target)
+	if c.hook != nil {
+		return c.hook(ctx, verb, target)
+	}
 	c.mu.Lock()
 	c.list = append(c.list, text)
 	gate := c.gates[text]
@@ -416,7 +422,10 @@ func (f *fakeContainers) Status(_ context.Context, id string) (runtime.Status, e
 	return runtime.Status{}, runtime.ErrNotFound
 }
 
-func (f *fakeContainers) List(context.Context) ([]runtime.Status, error) {
+func (f *fakeContainers) List(ctx context.Context) ([]runtime.Status, error) {
+	if err := f.fault(ctx, "list"); err != nil {
+		return nil, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []runtime.Status
@@ -627,7 +636,7 @@ func (f *fakeNetworks) Sync(ctx context.Context, r overlaynet.Rules) error {
 	f.mu.Unlock()
 	var err error
 	if same {
-		err = f.fault("sync")
+		err = f.fault(ctx, "sync")
 	} else {
 		err = f.do(ctx, "sync", line)
 	}
@@ -641,7 +650,10 @@ func (f *fakeNetworks) Sync(ctx context.Context, r overlaynet.Rules) error {
 }
 
 // fault is do without a note.
-func (c *calls) fault(verb string) error {
+func (c *calls) fault(ctx context.Context, verb string) error {
+	if c.hook != nil {
+		return c.hook(ctx, verb, "")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.faults[verb]; f != nil {
@@ -665,7 +677,10 @@ func (f *fakeNetworks) Sweep(_ context.Context, networkIDs, taskIDs map[string]b
 
 func (f *fakeNetworks) Bridge(id string) string { return "bt-" + id[:4] }
 
-func (f *fakeNetworks) Flows(_ context.Context, addrs []netip.Addr) (map[netip.Addr]overlaynet.Flow, error) {
+func (f *fakeNetworks) Flows(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]overlaynet.Flow, error) {
+	if err := f.fault(ctx, "flows"); err != nil {
+		return nil, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := map[netip.Addr]overlaynet.Flow{}
@@ -766,7 +781,7 @@ type brittle struct {
 }
 
 func (b *brittle) Update(f func(store.Tx) error) error {
-	if err := b.fault("write"); err != nil {
+	if err := b.fault(context.Background(), "write"); err != nil {
 		return err
 	}
 	return b.Backend.Update(f)

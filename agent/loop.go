@@ -16,6 +16,9 @@ type loop struct {
 	a      *Agent
 	wakeup chan struct{}
 	create chan struct{} // semaphore of task creations
+	// gather is how long a pass waits for what else happens at the moment of
+	// its wake-up. 0 in an agent; a simulation wants one order of events.
+	gather time.Duration
 
 	mu       sync.Mutex
 	inflight map[string]bool // "stack target"
@@ -64,6 +67,9 @@ func (l *loop) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-l.wakeup:
+			if l.gather > 0 {
+				time.Sleep(l.gather)
+			}
 		case <-timer.C:
 		}
 		next := l.pass(ctx, &wg)

@@ -87,9 +87,13 @@ func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, the
 	case st.State == runtime.StateExited || st.State == runtime.StateUnknown:
 		// The exits channel delivers it, with its code.
 	case !t.StopAt.IsZero():
-		// Whether its signal was sent before the agent died is not known: the
-		// plan sends it again.
-		a.w.note(t.ID, func(t *store.Task) { t.StopAt, t.KilledAt = time.Time{}, time.Time{} })
+		// Whether its signal was sent before the agent died is not known: it is
+		// sent again, with its grace. It stays one that was told to stop: it
+		// must not come back into the traffic.
+		a.w.note(t.ID, func(t *store.Task) { t.StopAt, t.KilledAt = time.Now(), time.Time{} })
+		if err := a.signal(ctx, t, a.stopSignal(t)); err != nil {
+			a.log.Error("stop a task again", "task", t.Name(), "err", err)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ const (
 	pace     = 40 * time.Millisecond
 	paceMost = 400 * time.Millisecond
 	paceBy   = 4
+	together = time.Millisecond // those that ask at one moment always share
 )
 
 func newTraffic(a *Agent) *traffic { return &traffic{a: a, req: make(chan chan error)} }
@@ -76,7 +77,7 @@ func (t *traffic) run(ctx context.Context) {
 		case <-again:
 		}
 		gap := min(max(pace, paceBy*took), paceMost)
-		waiting, ok := t.gather(ctx, waiting, max(0, gap-time.Since(last)))
+		waiting, ok := t.gather(ctx, waiting, max(together, gap-time.Since(last)))
 		if !ok {
 			return
 		}
