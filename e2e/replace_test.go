@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"berth/api"
 	"berth/testbed"
+	clients "berth/testbed/load"
 )
 
 const served = `
@@ -32,6 +34,14 @@ services:
     secrets: [word]
     deploy:
       replicas: 3
+      update_config: {monitor: 500ms}
+  echo:
+    image: berth-testbed/echo
+    environment:
+      VERSION: "e1"
+    ports: ["8092:8080", "8093:7000"]
+    x-drain: 4s
+    deploy: {update_config: {monitor: 1s}}
   other:
     image: busybox
     command: sleep 1000
@@ -74,14 +84,28 @@ func TestReplace(t *testing.T) {
 
 	t.Run("under load", func(t *testing.T) {
 		before := web(t)
+		echo := s.only(t, "echo").ID
 		l := pound(t, "http://127.0.0.1:8091/")
+		echoes := clients.Start([]clients.Target{{
+			Name: "echo", From: &net.Dialer{}, HTTP: "127.0.0.1:8092", TCP: "127.0.0.1:8093",
+		}}, clients.Clients{Requests: 40, Kept: 10, Streams: 4, Session: 2 * time.Second})
+		t.Cleanup(func() { echoes.Stop() })
 		eventually(t, 10*time.Second, func() error { return served50(l, "v1\n") })
+		eventually(t, 10*time.Second, func() error { return echoed(echoes, "e1") })
 		s.edit(t, `"v1"`, `"v2"`)
-		if text := plan(t, 2); !strings.Contains(text, "~ web") || !strings.Contains(text, "start-first") || !strings.Contains(text, "= other") {
+		s.edit(t, `"e1"`, `"e2"`)
+		if text := plan(t, 2); !strings.Contains(text, "~ web") || !strings.Contains(text, "~ echo") || !strings.Contains(text, "start-first") || !strings.Contains(text, "= other") {
 			t.Errorf("the plan is\n%s", text)
 		}
 		s.up(t)
 		eventually(t, 10*time.Second, func() error { return served50(l, "v2\n") })
+		eventually(t, 10*time.Second, func() error { return echoed(echoes, "e2") })
+		for _, f := range echoes.Stop().Failed {
+			t.Error(f)
+		}
+		if now := s.only(t, "echo").ID; now == echo {
+			t.Error("echo was not replaced")
+		}
 		l.end()
 		if failed := l.failures(); len(failed) > 0 {
 			t.Errorf("%d of %v requests failed, the first with\n%s", len(failed), l.answers(), strings.Join(failed[:min(5, len(failed))], "\n"))
@@ -171,6 +195,14 @@ func (s *stack) setReplicas(t *testing.T, n int) {
 func served50(l *load, answer string) error {
 	if n := l.answers()[answer]; n < 50 {
 		return fmt.Errorf("%q came %d times; failed: %v", answer, n, l.failures())
+	}
+	return nil
+}
+
+// echoed wants fifty of the answers of a version.
+func echoed(l *clients.Load, version string) error {
+	if n := l.Answers(version); n < 50 {
+		return fmt.Errorf("%s answered %d times; failed: %v", version, n, l.Result().Failed)
 	}
 	return nil
 }
