@@ -35,7 +35,7 @@ func TestListening_FindsAListenerByItsPort(t *testing.T) {
 
 // listensOn lets tasks listen on the ports that their image has in the map.
 func listensOn(b *bench, images map[string]uint16) {
-	b.listens.look = func(pid int, ports []uint16) (bool, bool) {
+	b.listens.look = func(_ int, ports []uint16) (bool, bool) {
 		// All processes of the fakes have one pid: the newest task is meant.
 		newest := &store.Task{}
 		for _, t := range b.w.view().tasks {

@@ -111,8 +111,8 @@ type Task struct {
 	// Contents are the digests of the configs and secrets in force whose change
 	// does not replace the task, by "configs.NAME" (spec.InPlaceIdentity).
 	Contents map[string]string `json:"contents,omitempty"`
-	Image    string `json:"image"`
-	Digest   string `json:"digest"`
+	Image    string            `json:"image"`
+	Digest   string            `json:"digest"`
 	// Spec is the service as this task runs it.
 	Spec spec.Service `json:"spec"`
 

@@ -13,7 +13,8 @@
 //	echo -job N     be a job that ends with exit code N
 //
 // Environment: VERSION; LINGER, a duration, 3s by default; BAD, one of the
-// ways in which a new version can be bad (see bad.go).
+// ways in which a new version can be bad (see bad.go); DOWN, a folder: while it
+// holds a file with the container's host name, /healthz answers 503.
 package main
 
 import (

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 )
@@ -24,13 +26,24 @@ func (c *connections) wait(limit time.Duration) {
 	}
 }
 
+// down says that somebody asks this container not to be ready.
+func down() bool {
+	folder := os.Getenv("DOWN")
+	name, err := os.Hostname()
+	if folder == "" || err != nil {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(folder, name))
+	return err == nil
+}
+
 // newServer answers HTTP requests. Once stop is done every answer is the last
 // one of its connection: a client that hears so does not send its next request
 // into a connection that is being closed.
 func newServer(stop context.Context, version string, bad *badness, open *connections) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if bad.unready() {
+		if bad.unready() || down() {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 			return
 		}
