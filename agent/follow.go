@@ -80,8 +80,9 @@ func (w *watcher) look(plan *reconciler.Plan, s *store.Stack, r *store.Revision,
 		return &api.Done{Outcome: api.OutcomeSuperseded, Detail: fmt.Sprintf("revision %d took over", r.Number)}, false
 	}
 	if plan != nil && plan.Revision == r.Number {
-		if s.Revision != revision {
+		if s.Revision != revision && !w.back {
 			w.back = true
+			report(api.Progress{Message: fmt.Sprintf("%s: rolling back to revision %d", s.Rollout.Reason, s.Revision)})
 		}
 		moved = w.report(plan, r, report)
 	}

@@ -67,7 +67,7 @@ func (a *Agent) expectedPlan(req *api.ApplyRequest, cur *store.Stack, rev, next 
 	for i, s := range is.Services {
 		if i < len(want.Services) && !bytes.Equal(encoded(want.Services[i]), encoded(s)) && !slices.Contains(was, next.Stack.Services[s.Service].Image) {
 			return conflict("make a new plan with `berth plan --out`",
-				"the plan is out of date: service %s is now to be %sd, and the plan says %s", s.Service, s.Verb, want.Services[i].Verb)
+				"the plan is out of date: it says %s for service %s, and now that is %s", want.Services[i].Verb, s.Service, s.Verb)
 		}
 	}
 	if want.Revision == is.Revision && len(want.Services) == len(is.Services) && len(was) > 0 {

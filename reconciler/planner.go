@@ -250,7 +250,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 		st.worse(PhaseStarting, "%s-%d stops, and is started again", s.Name, slot)
 	case cur.Ready && !isReady:
 		p.wait(s.Name, slot, until, "it to stay up")
-		st.worse(PhaseFailing, "%s-%d has failed %d times, and is up again", s.Name, slot, cur.Failures)
+		st.worse(PhaseFailing, "%s-%d has failed %s, and is up again", s.Name, slot, times(cur.Failures))
 	case cur.Ready && !cur.Published && p.now.Before(p.trafficAt(s, cur)):
 		at := p.trafficAt(s, cur)
 		p.wait(s.Name, slot, at, "it to stay ready")
@@ -266,7 +266,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	case !cur.Ready:
 		p.wait(s.Name, slot, time.Time{}, "readiness")
 		if cur.Failures > 0 {
-			st.worse(PhaseFailing, "%s-%d restarted %d times, not ready: %s", s.Name, slot, cur.Restarts, cur.Reason)
+			st.worse(PhaseFailing, "%s-%d restarted %s, not ready: %s", s.Name, slot, times(cur.Restarts), cur.Reason)
 		} else {
 			st.worse(PhaseStarting, "%s-%d is not ready: %s", s.Name, slot, cur.Reason)
 		}
@@ -290,7 +290,7 @@ func (p *planner) leaving(s *Service, t *Task) string {
 	case !t.StopAt.IsZero():
 		return "the old task stops"
 	case p.draining(s, t):
-		return fmt.Sprintf("draining, %d connections, %s left", max(t.Flows, 0), seconds(t.WithdrawnAt.Add(s.Drain).Sub(p.now)))
+		return fmt.Sprintf("draining, %s, %s left", connections(t.Flows), seconds(t.WithdrawnAt.Add(s.Drain).Sub(p.now)))
 	}
 	return "the old task is drained"
 }

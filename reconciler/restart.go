@@ -122,12 +122,30 @@ func exitReason(t *Task) string {
 	return reason
 }
 
+func times(n int) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// connections counts what is known; less than 0 is not counted yet.
+func connections(n int) string {
+	if n == 1 {
+		return "1 connection"
+	}
+	return fmt.Sprintf("%d connections", max(n, 0))
+}
+
 // seconds prints a duration for people: 0.4 s, 12 s, 1h2m0s.
 func seconds(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "0 s"
-	case d < 10*time.Second:
+	case d < 9950*time.Millisecond: // above, one digit would say 10.0
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < 2*time.Minute:
 		return fmt.Sprintf("%.0f s", d.Seconds())

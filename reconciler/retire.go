@@ -32,7 +32,7 @@ func (p *planner) retire(s *Service, t *Task, r retirement) {
 		}
 	case t.StopAt.IsZero() && r.drain && p.draining(s, t):
 		until := t.WithdrawnAt.Add(s.Drain)
-		p.wait(t.Service, t.Slot, until, fmt.Sprintf("%d connections to drain", max(t.Flows, 0)))
+		p.wait(t.Service, t.Slot, until, connections(t.Flows)+" to drain")
 	case t.StopAt.IsZero():
 		p.on(StopTask, t, r.cause)
 	case !t.KilledAt.IsZero() && p.now.Before(t.KilledAt.Add(killAgain)):

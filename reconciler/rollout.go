@@ -238,7 +238,7 @@ func (p *planner) slotFailure(s *Service, slot int) string {
 		}
 		p.again(until)
 	case t.Failures > 0 && p.hadVersion(s, old):
-		return fmt.Sprintf("%s failed %d times", name, t.Failures) // counts for max_failure_ratio
+		return fmt.Sprintf("%s failed %s", name, times(t.Failures)) // counts for max_failure_ratio
 	}
 	return ""
 }

@@ -36,8 +36,8 @@ type Status struct {
 	Fresh int
 	// Coming says that a task is on its way that has not failed before.
 	Coming bool
-	Old      int // live tasks of another version or beyond the replicas
-	Reason   string
+	Old    int // live tasks of another version or beyond the replicas
+	Reason string
 	// Failures is the highest number of failures in a row among its tasks.
 	Failures int
 	// Removed says that the service is not wanted any more.
