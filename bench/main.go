@@ -60,6 +60,7 @@ var sections = []section{
 	{"kill", rolling(rollout.Kill)},
 	{"ten", rolling(rollout.Ten)},
 	{"manners", rolling(rollout.Manners)},
+	{"vip", vip},
 }
 
 func main() {
