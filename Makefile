@@ -45,7 +45,7 @@ fmt: $(LINT) ## Format the code as the linter wants it
 	$(LINT) fmt ./...
 
 .PHONY: bench
-bench: build fixtures ## Time up and down; deploy, break and kill under load (15 min)
+bench: build fixtures ## Time up and down; deploy, break and kill under load (30 min)
 	go run ./bench
 
 .PHONY: demo
