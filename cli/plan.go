@@ -136,6 +136,8 @@ func planChange(c api.PlanChange) (kind, text string) {
 	switch {
 	case before == "" && after == "":
 		text = "changed"
+	case before == "" && strings.HasSuffix(c.Path, ".content") && (after == "changed" || strings.HasPrefix(after, "is watched")):
+		return strings.TrimSuffix(kind, "s"), strings.TrimSuffix(rest, ".content") + ": content " + after
 	case hidden && before == "" && (after == "added" || after == "removed" || after == "changed"):
 		text = after // the values are not told
 	case before == "" && (hidden || after == ""):

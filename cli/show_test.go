@@ -96,6 +96,18 @@ func TestPlan_EnvironmentValues_AreNeverShown(t *testing.T) {
 	}
 }
 
+func TestPlan_Content_IsNamedAsSuch(t *testing.T) {
+	for path, want := range map[string]string{
+		"configs.nginx.conf.content":   "config nginx.conf: content changed",
+		"secrets.token.content":        "secret token: content changed",
+		"mounts./etc/app.conf.content": "mount /etc/app.conf: content changed",
+	} {
+		if kind, text := planChange(api.PlanChange{Path: path, New: "changed"}); kind+" "+text != want {
+			t.Errorf("%s: %s %s, want %s", path, kind, text, want)
+		}
+	}
+}
+
 func TestLogs_OnATerminal_NamesAndTextAreEscaped(t *testing.T) {
 	var b strings.Builder
 	p := NewLogPrinter(Screen{Writer: &b, Terminal: true}, LogStyle{}, "web-1")
