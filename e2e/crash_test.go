@@ -27,7 +27,7 @@ services:
     environment: {VERSION: "0"}
     volumes: ["data:/data"]
     secrets: [word]
-    deploy: {replicas: 3, update_config: {parallelism: 0, order: start-first}}
+    deploy: {replicas: 3, update_config: {parallelism: 0, order: start-first, monitor: 0s}}
   once:
     image: busybox
     command: sh -c 'echo ran'
