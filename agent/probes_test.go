@@ -74,6 +74,7 @@ func TestReadiness_AProbeThatFails_LeavesTheTrafficAndReturns(t *testing.T) {
 	simulate(t, func(b *bench) {
 		a := answering(b)
 		b.up(stackOf("shop", service("web", "web:1", probed(readinessTest, nil))))
+		b.pass(2 * time.Second) // once more while it was fresh, then every 10 s
 		b.calls.reset()
 		a.set("/readiness", " answers 503")
 		b.pass(25 * time.Second) // at most two failures
@@ -179,6 +180,9 @@ func TestReadiness_OfTheNewVersion_IsNotAskedOfTheOld(t *testing.T) {
 		}
 		b.pass(30 * time.Second)
 		b.expectTasks("web/1.1 running published", "web/1.2 running")
+		if old := b.w.task(b.id("web/1.1")); old.Readiness != healthy || old.Spec.Readiness.Path != "/readiness" {
+			t.Errorf("the old task is %s at %s", old.Readiness, old.Spec.Readiness.Path)
+		}
 		a.set("/v2", "")
 		b.pass(time.Minute)
 		b.expectTasks("web/1.2 running published")
@@ -228,6 +232,24 @@ func TestProbes_OverARestartOfTheAgent_NothingLeavesTheTraffic(t *testing.T) {
 	})
 }
 
+// TestProbes_OverARestartOfTheAgent_ATaskThatWasReadyIsNotNew: it is asked in
+// its interval, not every second.
+func TestProbes_OverARestartOfTheAgent_ATaskThatWasReadyIsNotNew(t *testing.T) {
+	simulate(t, func(b *bench) {
+		a := answering(b)
+		b.up(stackOf("shop", service("web", "web:1", probed(readinessTest, nil))))
+		a.set("/readiness", " answers 503")
+		b.pass(time.Minute)
+		b.crash(nil)
+		a = answering(b)
+		a.set("/readiness", " answers 503")
+		b.pass(time.Minute)
+		if n := len(a.asked); n < 6 || n > 8 {
+			t.Errorf("asked %d times in a minute", n)
+		}
+	})
+}
+
 func TestProbes_Inspect_TellsEachTest(t *testing.T) {
 	simulate(t, func(b *bench) {
 		a := answering(b)
@@ -240,6 +262,28 @@ func TestProbes_Inspect_TellsEachTest(t *testing.T) {
 		}
 		if len(last) != 3 || last["readiness"].ExitCode != 1 || last["readiness"].Output != "answers 503" || last["liveness"].ExitCode != 0 {
 			t.Errorf("%+v", last)
+		}
+	})
+}
+
+// A version that turns bad while it is watched is asked every second, however
+// long its interval, and does not take traffic on the way to its third failure.
+func TestReadiness_WhileItIsWatched_IsAskedEverySecond_AndDoubtKeepsItOut(t *testing.T) {
+	simulate(t, func(b *bench) {
+		a := answering(b)
+		b.up(stackOf("shop", service("web", "web:1", probed(readinessTest, nil))))
+		_, _, err := b.tryUp(stackOf("shop", service("web", "web:2", probed(readinessTest, nil))), func(r *api.ApplyRequest) { r.Wait = false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.pass(defaultMonitor - 1500*time.Millisecond)
+		a.set("web/1.2 /readiness", " answers 500")
+		b.pass(2 * time.Second) // the watch is over, and two answers were bad
+		b.expectTasks("web/1.1 running published", "web/1.2 running")
+		b.pass(10 * time.Second)
+		b.expectTasks("web/1.1 running published")
+		if s, _ := b.w.stack("shop"); s.Rollout.State != api.RolloutRolledBack {
+			t.Errorf("the rollout is %s", s.Rollout.State)
 		}
 	})
 }
