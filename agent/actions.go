@@ -32,8 +32,8 @@ func (a *Agent) do(ctx context.Context, plan *reconciler.Plan, act reconciler.Ac
 		return a.completeRollout(act.Target, plan.Revision)
 	}
 	t := a.w.task(act.Target)
-	if t == nil {
-		return nil
+	if t == nil || t.State == store.StateRemoved {
+		return nil // a plan made before
 	}
 	switch act.Kind {
 	case reconciler.PublishTask:

@@ -58,6 +58,9 @@ type Agent struct {
 	derivedOf map[string]*derived
 }
 
+// lockPatience is how long a new agent waits for the lock of another one.
+const lockPatience = 2 * time.Second
+
 // New opens everything an agent needs. It fails when another agent has the
 // same root, or when no OCI runtime works here.
 func New(ctx context.Context, cfg Config) (*Agent, error) {
@@ -78,8 +81,11 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		cfg: cfg, log: cfg.Log, started: time.Now(),
 		lock: flock.New(filepath.Join(cfg.Root, "agent.lock")), derivedOf: map[string]*derived{},
 	}
-	locked, err := a.lock.TryLock()
-	if err != nil {
+	// One that was killed may not be gone to the last thread yet.
+	patient, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	locked, err := a.lock.TryLockContext(patient, lockPatience/40)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return nil, fmt.Errorf("lock %s: %w", cfg.Root, err)
 	}
 	if !locked {

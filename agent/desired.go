@@ -310,7 +310,8 @@ func wants(r *store.Revision, network string) bool {
 func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	out := reconciler.Task{
 		ID: t.ID, Service: t.Service, Slot: t.Slot, Attempt: t.Attempt, Key: t.Key, InPlace: t.InPlace,
-		Published: t.Published, Exposed: t.Rotation, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
+		// One that is being withdrawn still may get connections, and serves no more.
+		Published: t.Published && t.Rotation, Exposed: t.Published || t.Rotation, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
 		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
 		Unstartable: t.Unstartable, Retry: t.Retry, LastLine: t.LastLine,
@@ -329,7 +330,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		out.State = reconciler.TaskExited
 	}
 	out.Checked, out.Healthy = tested(t)
-	out.Unhealthy = a.unhealthy(t)
+	out.Unhealthy, out.Doubtful = a.unhealthy(t), a.doubtful(t)
 	ready, reason := a.readiness(t)
 	out.ReadyAt, out.UnreadyAt = t.ReadyAt, t.UnreadyAt
 	switch {

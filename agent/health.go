@@ -151,9 +151,10 @@ func (v *verdict) add(ok bool, now time.Time, c *check) {
 	v.state = unhealthy
 }
 
-// next is the time until the next probe.
-func (v *verdict) next(c *check) time.Duration {
-	if v.state == starting || c.gate && !v.passed {
+// next is the time until the next probe. A fresh task is asked often: what it
+// is watched for before it takes traffic is whether it stays well.
+func (v *verdict) next(c *check, fresh bool) time.Duration {
+	if v.state == starting || fresh || c.gate && !v.passed {
 		return min(eager, c.interval)
 	}
 	return c.interval

@@ -29,7 +29,7 @@ func TestVerdict_EagerProbesNeverMakeASlowStartUnhealthySooner(t *testing.T) {
 		begun := time.Unix(1000, 0)
 		v := verdict{state: starting, started: begun}
 		allowed := c.startPeriod + time.Duration(c.retries)*c.interval
-		for now := begun; v.state == starting; now = now.Add(v.next(c)) {
+		for now := begun; v.state == starting; now = now.Add(v.next(c, false)) {
 			v.add(false, now, c)
 			if v.state == unhealthy && now.Sub(begun) < allowed {
 				t.Fatalf("unhealthy after %s, the file allows %s", now.Sub(begun), allowed)

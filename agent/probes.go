@@ -218,7 +218,10 @@ func (p *probes) watch(ctx context.Context, t *store.Task, which test) {
 		if v.state != before || news {
 			p.a.loop.wake()
 		}
-		timer.Reset(v.next(c))
+		if t = p.a.w.task(t.ID); t == nil {
+			return
+		}
+		timer.Reset(v.next(c, fresh(t)))
 	}
 }
 

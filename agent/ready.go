@@ -31,6 +31,23 @@ func passes(t *store.Task, which test) bool {
 	return state == "" || state == healthy || state == starting && t.Published
 }
 
+// fresh says that t has not taken traffic yet.
+func fresh(t *store.Task) bool { return !t.Published && !t.Rotation && t.Withdrawn.IsZero() }
+
+// doubtful says that the last answer to a test of t, which is fresh, was a bad
+// one: whether that is a whim the next ones show.
+func (a *Agent) doubtful(t *store.Task) bool {
+	if !fresh(t) {
+		return false
+	}
+	for _, which := range tests {
+		if n, _ := a.probes.streak(t.ID, which); n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // unhealthy says that the healthcheck or x-liveness of t has failed for good.
 func (a *Agent) unhealthy(t *store.Task) bool {
 	return t.Health == unhealthy || t.Liveness == unhealthy

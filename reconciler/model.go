@@ -139,6 +139,8 @@ type Task struct {
 	// Unhealthy says that its healthcheck or liveness probe has failed for good:
 	// it is to be replaced.
 	Unhealthy bool
+	// Doubtful says that its last probe failed, and it has not taken traffic yet.
+	Doubtful bool
 	// Checked says that it has a healthcheck.
 	Checked bool
 	// Published says that it is in the VIP map and DNS, confirmed. Exposed

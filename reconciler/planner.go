@@ -124,15 +124,37 @@ func (p *planner) service(s *Service) {
 			p.slot(s, slot, &busy, &st)
 		}
 	}
-	for _, slot := range slices.Sorted(maps.Keys(p.slots[s.Name])) {
-		if slot > s.Replicas {
-			for _, t := range p.slots[s.Name][slot] {
-				p.retire(s, t, retirement{cause: "beyond the replicas", drain: true, remove: true})
-				st.worse(PhaseStopping, "scaling down to %d", s.Replicas)
-			}
+	p.surplus(s, &st)
+	p.plan.Services = append(p.plan.Services, st)
+}
+
+// surplus ends the tasks beyond the replicas. One that takes traffic stays until
+// the replicas do: a smaller number is no reason for a gap.
+func (p *planner) surplus(s *Service, st *Status) {
+	lacking := s.Replicas
+	if s.Stopped || s.Order == StopFirst {
+		lacking = 0
+	}
+	serves := func(t *Task) bool { return t.up() && t.Ready && t.Published && t.StopAt.IsZero() }
+	for slot := 1; slot <= s.Replicas; slot++ {
+		if slices.ContainsFunc(p.slots[s.Name][slot], serves) {
+			lacking--
 		}
 	}
-	p.plan.Services = append(p.plan.Services, st)
+	for _, slot := range slices.Sorted(maps.Keys(p.slots[s.Name])) {
+		if slot <= s.Replicas {
+			continue
+		}
+		for _, t := range p.slots[s.Name][slot] {
+			st.worse(PhaseStopping, "scaling down to %d", s.Replicas)
+			if lacking > 0 && serves(t) {
+				lacking--
+				p.wait(s.Name, slot, time.Time{}, "the others to take the traffic")
+				continue
+			}
+			p.retire(s, t, retirement{cause: "beyond the replicas", drain: true, remove: true})
+		}
+	}
 }
 
 // replacing counts the slots of s whose current task is on its way: a
@@ -251,6 +273,9 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	case cur.Ready && !isReady:
 		p.wait(s.Name, slot, until, "it to stay up")
 		st.worse(PhaseFailing, "%s-%d has failed %s, and is up again", s.Name, slot, times(cur.Failures))
+	case cur.Ready && !cur.Published && cur.Doubtful:
+		p.wait(s.Name, slot, time.Time{}, "its next probe: the last one failed")
+		st.worse(PhaseStarting, "%s-%d is ready, but its last probe failed", s.Name, slot)
 	case cur.Ready && !cur.Published && p.now.Before(p.trafficAt(s, cur)):
 		at := p.trafficAt(s, cur)
 		p.wait(s.Name, slot, at, "it to stay ready")

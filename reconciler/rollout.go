@@ -204,7 +204,8 @@ func (p *planner) slotFailure(s *Service, slot int) string {
 		return ""
 	}
 	watched := func(at time.Time) bool {
-		return !at.Before(r.Since) && (t.ReadyAt.IsZero() || p.isCanary(s) || at.Before(p.watchedUntil(s, t)))
+		fresh := !t.inTraffic() && t.WithdrawnAt.IsZero() // it has to show more
+		return !at.Before(r.Since) && (t.ReadyAt.IsZero() || fresh || p.isCanary(s) || at.Before(p.watchedUntil(s, t)))
 	}
 	since := p.now // when it went wrong, if it has
 	if !t.Ready && !t.UnreadyAt.IsZero() {
