@@ -34,7 +34,7 @@ type traffic struct {
 // several times what the last change took, so that a machine under load is
 // not kept busy by it.
 const (
-	pace     = 40 * time.Millisecond
+	pace     = 20 * time.Millisecond
 	paceMost = 400 * time.Millisecond
 	paceBy   = 4
 	together = time.Millisecond // those that ask at one moment always share

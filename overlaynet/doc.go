@@ -4,8 +4,8 @@
 //
 // Who writes what. Ensure and Attach create kernel objects for one network or
 // one endpoint; Sync makes the load balancing, publishing and isolation rules
-// of the kernel equal to a Rules value: one nftables table of our own,
-// replaced in one transaction, and one ip rule guard. All of them are
+// of the kernel equal to a Rules value: one nftables table of our own, changed
+// by what differs in one transaction, and one ip rule guard. All of them are
 // idempotent. Names of kernel objects derive from network and endpoint ids,
 // so that Sweep can collect what no record claims.
 //

@@ -64,6 +64,8 @@ type Backend struct {
 	Addr4  netip.Addr
 	Addr6  netip.Addr
 	// Weight is its share of new connections, relative to the others'; 0 is 1.
+	// Shares are exact while they make rounds of at most 100 connections, else
+	// rounded, and never nothing.
 	Weight int
 }
 
