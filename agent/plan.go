@@ -215,13 +215,39 @@ func (p *previewer) service(name string) api.PlanService {
 	case old.Replicas != svc.Replicas:
 		out.Verb = api.PlanScale
 	case class == spec.ClassInPlace:
-		out.Verb, out.Reason = api.PlanUpdate, "no process is touched"
+		out.Verb, out.Reason = api.PlanUpdate, inPlaceReason(&svc, out.Changes)
 	case p.cur != nil && p.cur.Stopped[name] && !p.record.Stopped[name]:
 		out.Verb, out.Reason = api.PlanCreate, "it is stopped"
 	default:
 		out.Verb, out.Tasks = api.PlanUnchanged, svc.Replicas
 	}
 	return out
+}
+
+// inPlaceReason says what an update in place does to the processes of s.
+func inPlaceReason(s *spec.Service, changes []api.PlanChange) string {
+	var signals []string
+	waits := false
+	for _, m := range slices.Concat(s.Configs, s.Secrets) {
+		changed := slices.ContainsFunc(changes, func(c api.PlanChange) bool {
+			return c.Path == "configs."+m.Source+".content" || c.Path == "secrets."+m.Source+".content"
+		})
+		switch {
+		case !changed:
+		case m.Signal() != "":
+			signals = append(signals, m.Signal())
+		default:
+			waits = true
+		}
+	}
+	slices.Sort(signals)
+	switch {
+	case len(signals) > 0:
+		return "each gets " + strings.Join(slices.Compact(signals), ", ")
+	case waits:
+		return "the content waits for the next replacement"
+	}
+	return "no process is touched"
 }
 
 // asWritten is the path in a Compose file of what an extension key says.

@@ -73,7 +73,7 @@ func (a *Agent) touched(c *change, s, cur *store.Stack, rev, next *store.Revisio
 		is := next.Stack.Services[name]
 		if before[name] != key {
 			out[name] = true
-		} else if was := rev.Stack.Services[name]; risky(&was, &is) {
+		} else if was := rev.Stack.Services[name]; risky(&was, &is) || !maps.Equal(inPlaceContents(rev, name), inPlaceContents(next, name)) {
 			out[name] = true
 		}
 	}

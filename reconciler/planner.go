@@ -257,7 +257,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	}
 	st.Updated++
 	if cur.InPlace != s.InPlace {
-		p.on(UpdateTask, cur, "limits or policies changed")
+		p.on(UpdateTask, cur, "limits or contents changed")
 	}
 	st.Failures = max(st.Failures, cur.Failures)
 	st.Coming = st.Coming || cur.Failures == 0 && !cur.Unhealthy && (cur.Ready || cur.ReadyAt.IsZero())
