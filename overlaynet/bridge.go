@@ -19,7 +19,8 @@ import (
 // that had vanished gets the ports of the tasks that still run back.
 //
 // It changes on the host: net.ipv4.ip_forward=1; with IPv6
-// net.ipv6.conf.all.forwarding=1, and accept_ra from 1 to 2 where it was 1.
+// net.ipv6.conf.all.forwarding=1, and accept_ra from 1 to 2 where it was 1;
+// net.netfilter.nf_conntrack_acct=1, so that packets of a flow are counted.
 // Everything else is set on the bridge only.
 func (m *Manager) Ensure(ctx context.Context, n Network) error {
 	if err := checkNetwork(n); err != nil {
@@ -88,6 +89,9 @@ func (m *Manager) ensureBridge(n Network) error {
 		return err
 	}
 	if err := m.forward4(); err != nil {
+		return err
+	}
+	if err := setSysctls([]sysctl{{path: "netfilter/nf_conntrack_acct", value: "1", optional: true}}); err != nil {
 		return err
 	}
 	if n.Subnet6.IsValid() {

@@ -134,7 +134,12 @@ func familyOf(a netip.Addr) netlink.InetFamily {
 // flows are never deleted: that is how a connection survives until it is
 // drained. It costs a look at the table for each family (7 ms where it has
 // 262,144 buckets), so only when a backend left or a target is new.
-func (m *Manager) forgetUDP(now, before udpTargets, all bool) error {
+//
+// An answer that is under way when its flow is forgotten reaches nobody: the
+// kernel no longer knows whom it is for. So a flow goes when it has as many
+// answers as packets, and any other when it has been waited for, or if it is
+// one where nobody answers.
+func (m *Manager) forgetUDP(ctx context.Context, now, before udpTargets, all bool) error {
 	if !all && !now.redirects(before) {
 		return nil
 	}
@@ -152,18 +157,50 @@ func (m *Manager) forgetUDP(now, before udpTargets, all bool) error {
 	if all {
 		families = map[netlink.InetFamily]bool{unix.AF_INET: true, unix.AF_INET6: true}
 	}
-	for family := range families {
-		flows, err := m.flows(family, overUDP())
-		for _, f := range flows {
-			if err == nil && stale.match(f) {
-				err = m.forget(family, f)
+	for until := time.Now().Add(answerPatience); ; time.Sleep(answerPause) {
+		open := 0
+		for family := range families {
+			n, err := m.forgetAnswered(family, stale, ctx.Err() != nil || time.Now().After(until))
+			if err != nil {
+				return fmt.Errorf("forget UDP flows to backends that left: %w", err)
 			}
+			open += n
 		}
-		if err != nil {
-			return fmt.Errorf("forget UDP flows to backends that left: %w", err)
+		if open == 0 {
+			return nil
 		}
 	}
-	return nil
+}
+
+// How long an answer is waited for, and between two looks for it.
+const (
+	answerPatience = 200 * time.Millisecond
+	answerPause    = 5 * time.Millisecond
+)
+
+// waits says that a client may be waiting for an answer. Where it has sent more
+// than once and nobody ever answered, nobody does.
+func (f flow) waits() bool { return f.packets > f.answers && (f.answers > 0 || f.packets == 1) }
+
+// forgetAnswered deletes the stale flows that have had their answer, or all,
+// and counts the others.
+func (m *Manager) forgetAnswered(family netlink.InetFamily, stale staleUDP, all bool) (open int, err error) {
+	flows, err := m.flows(family, overUDP())
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range flows {
+		switch {
+		case !stale.match(f):
+		case !all && f.waits():
+			open++
+		default:
+			if err := m.forget(family, f); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return open, nil
 }
 
 // udpTargets says who may serve what over UDP.

@@ -18,7 +18,10 @@ type flow struct {
 	from     netip.Addr     // who answers
 	state    uint8          // of TCP
 	timeout  uint32         // seconds that it has left
-	original []byte         // what names the entry
+	// packets of the client and answers to them; 0 if the entry is from before
+	// they were counted.
+	packets, answers uint64
+	original         []byte // what names the entry
 }
 
 // Which parts of a tuple pick entries of a dump (enum in the kernel's
@@ -129,7 +132,18 @@ func readFlow(b []byte) (flow, error) {
 	if t := attr(b, nl.CTA_TIMEOUT); len(t) == 4 {
 		f.timeout = binary.BigEndian.Uint32(t)
 	}
+	f.packets, f.answers = packetsIn(attr(b, nl.CTA_COUNTERS_ORIG)), packetsIn(attr(b, nl.CTA_COUNTERS_REPLY))
 	return f, nil
+}
+
+// ctaCountersPackets is CTA_COUNTERS_PACKETS of enum ctattr_counters.
+const ctaCountersPackets = 1
+
+func packetsIn(counters []byte) uint64 {
+	if n := attr(counters, ctaCountersPackets); len(n) == 8 {
+		return binary.BigEndian.Uint64(n)
+	}
+	return 0
 }
 
 func addrIn(ip []byte, v4, v6 int) (netip.Addr, error) {

@@ -116,7 +116,7 @@ func (m *Manager) applyChanged(ctx context.Context, w, before wantedRules, all b
 		return err
 	}
 	crash.At("rules.applied")
-	return m.forgetUDP(w.udp, before.udp, all)
+	return m.forgetUDP(ctx, w.udp, before.udp, all)
 }
 
 func (m *Manager) applyTable(ctx context.Context, t, before table, all bool) error {

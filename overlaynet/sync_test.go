@@ -192,6 +192,60 @@ func TestSync_UDPBackendLeaves_SameClientPortReachesTheNext(t *testing.T) {
 	}
 }
 
+// A client asks, its backend leaves the rules while it thinks, and the answer
+// still arrives.
+func TestSync_UDPBackendLeaves_AnAnswerUnderWayArrives(t *testing.T) {
+	b := newBed(t)
+	asked, leave := make(chan net.Addr, 1), make(chan struct{})
+	var server net.PacketConn
+	err := in(t, b.paths["self"], func() (err error) {
+		server, err = net.ListenPacket("udp4", ":82")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		buf := make([]byte, 64)
+		_, client, err := server.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		asked <- client
+		<-leave
+		time.Sleep(20 * time.Millisecond) // Sync has begun, most often
+		server.WriteTo([]byte("late"), client)
+	}()
+	port := PublishedPort{
+		ID: "slow", Port: 8082, Protocol: "udp", Target: 82,
+		Backends: []Backend{{TaskID: "self", Addr4: addr("10.210.0.2")}},
+	}
+	b.rules.Ports = append(b.rules.Ports, port)
+	b.sync(t)
+	var c net.Conn
+	err = in(t, b.paths["lan"], func() (err error) {
+		c, err = net.Dial("udp", hostLAN4+":8082")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	b.rules.Ports[len(b.rules.Ports)-1].Backends = []Backend{{TaskID: "same", Addr4: addr("10.210.0.3")}}
+	close(leave)
+	b.sync(t)
+	buf := make([]byte, 64)
+	c.SetDeadline(time.Now().Add(askTimeout))
+	if n, err := c.Read(buf); err != nil || string(buf[:n]) != "late" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+}
+
 func TestSync_UDPClientBeforeTheService_IsNotStuck(t *testing.T) {
 	b := newBed(t)
 	wanted := b.rules
