@@ -214,7 +214,7 @@ func TestSync_UDPBackendLeaves_AnAnswerUnderWayArrives(t *testing.T) {
 		}
 		asked <- client
 		<-leave
-		time.Sleep(20 * time.Millisecond) // Sync has begun, most often
+		<-time.After(20 * time.Millisecond) // Sync has begun, most often
 		server.WriteTo([]byte("late"), client)
 	}()
 	port := PublishedPort{
