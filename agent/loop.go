@@ -67,10 +67,10 @@ func (l *loop) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-l.wakeup:
-			if l.gather > 0 {
-				time.Sleep(l.gather)
-			}
 		case <-timer.C:
+		}
+		if l.gather > 0 {
+			time.Sleep(l.gather)
 		}
 		next := l.pass(ctx, &wg)
 		timer.Stop()

@@ -94,6 +94,16 @@ func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, the
 		if err := a.signal(ctx, t, a.stopSignal(t)); err != nil {
 			a.log.Error("stop a task again", "task", t.Name(), "err", err)
 		}
+	default:
+		// The note that it got well may be lost: what was found wrong with it is
+		// found again, if it is still so.
+		a.w.note(t.ID, func(t *store.Task) {
+			for _, which := range tests {
+				if s := which.state(t); *s == unhealthy {
+					*s = starting
+				}
+			}
+		})
 	}
 }
 

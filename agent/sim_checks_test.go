@@ -29,8 +29,8 @@ type checks struct {
 }
 
 type floor struct {
-	since time.Time
-	n     int
+	since   time.Time
+	n, less int
 }
 
 // floorMemory is how long a lower floor is remembered: what it allowed may
@@ -55,48 +55,50 @@ func (c *checks) wanted(s *sim, st *store.Stack, r *store.Revision) {
 		}
 	}
 	for name := range names {
-		n := floorOf(st, r, name)
+		n, less := floorOf(st, r, name)
 		list := c.floors[name]
-		if len(list) == 0 || list[len(list)-1].n != n {
-			c.floors[name] = append(list, floor{now, n})
+		if len(list) == 0 || list[len(list)-1].n != n || list[len(list)-1].less != less {
+			c.floors[name] = append(list, floor{now, n, less})
 		}
 	}
 }
 
-// floorOf is how many tasks of a service must serve.
-func floorOf(st *store.Stack, r *store.Revision, name string) int {
+// floorOf is how many tasks of a service must serve, and how many of them may
+// be missing while they are replaced.
+func floorOf(st *store.Stack, r *store.Revision, name string) (n, less int) {
 	if st == nil || st.Removing != nil || st.Stopped[name] {
-		return 0
+		return 0, 0
 	}
 	svc, ok := r.Stack.Services[name]
-	if !ok || svc.NetworkMode != "" {
-		return 0
+	if !ok || svc.OneShot || svc.NetworkMode != "" {
+		return 0, 0
 	}
 	order, _ := reconciler.OrderOf(&svc, writable(&r.Stack, &svc, nil))
 	if order == reconciler.StartFirst {
-		return svc.Replicas
+		return svc.Replicas, 0
 	}
 	u := updateOf(&svc, st.Rollout != nil && st.Rollout.State == api.RolloutRollingBack)
 	if u.Parallelism == 0 {
-		return 0
+		return 0, 0
 	}
-	return max(0, svc.Replicas-u.Parallelism)
+	return svc.Replicas, u.Parallelism
 }
 
-// least is how many tasks of a service had to serve in the last minute.
-func (c *checks) least(name string) int {
+// least is how many tasks of a service have to serve, of those that did, by
+// everything that was wanted in the last minute.
+func (c *checks) least(name string, were int) int {
 	list := c.floors[name]
-	if len(list) == 0 {
+	if len(list) == 0 || time.Since(list[0].since) < floorMemory {
 		return 0
 	}
-	least := list[len(list)-1].n
-	for i := len(list) - 1; i > 0 && time.Since(list[i].since) < floorMemory; i-- {
-		least = min(least, list[i-1].n)
+	least := were
+	for i := len(list) - 1; i >= 0; i-- {
+		least = min(least, min(were, list[i].n)-list[i].less)
+		if time.Since(list[i].since) > floorMemory {
+			break
+		}
 	}
-	if time.Since(list[0].since) < floorMemory {
-		return 0
-	}
-	return least
+	return max(0, least)
 }
 
 // rollouts follows the record of the rollout: a rollback is never followed by
@@ -262,6 +264,11 @@ func (c *checks) ruled(s *sim, before, after overlaynet.Rules) {
 			s.breach("connections are led to %s, which has got its stop signal", g)
 		}
 	}
+	for id := range backendsOf(before) {
+		if g := s.programs[id]; g != nil {
+			g.led = time.Now()
+		}
+	}
 	led := map[string]overlaynet.Service{}
 	for _, svc := range after.Services {
 		led[svc.ID] = svc
@@ -273,10 +280,40 @@ func (c *checks) ruled(s *sim, before, after overlaynet.Rules) {
 			continue
 		}
 		name := strings.Split(svc.ID, "/")[1]
-		if need := min(len(was), c.least(name)); len(is) < need {
-			s.breach("%s: %s left the traffic, %d of %d serve", name, s.list(lost), len(is), need)
+		slots := map[string]bool{}
+		for _, id := range was {
+			slot, _, _ := strings.Cut(s.labels[id], ".")
+			slots[slot] = true
+		}
+		if need := c.least(name, len(slots)) - s.failed(name); len(is) < need {
+			s.breach("%s: %s left the traffic, %d of %d serve\n%s", name, s.list(lost), len(is), need, s.plan())
 		}
 	}
+}
+
+// failed counts the programs of a service that failed while connections were
+// led to them, so lately that the agent need not know yet.
+func (s *sim) failed(service string) int {
+	n := 0
+	lately := func(at time.Time) bool { return !at.IsZero() && time.Since(at) < realityEvery+3*time.Second }
+	for _, g := range s.programs {
+		if g.service == service && !g.signalled && lately(g.led) && (lately(g.lastFail) || lately(g.gone)) {
+			n++
+		}
+	}
+	return n
+}
+
+// plan is the newest plan, as text.
+func (s *sim) plan() string {
+	if !s.loop.mu.TryLock() {
+		return ""
+	}
+	defer s.loop.mu.Unlock()
+	if p := s.loop.plans["shop"]; p != nil {
+		return p.String()
+	}
+	return ""
 }
 
 func (s *sim) list(ids []string) string {
@@ -301,9 +338,6 @@ func (s *sim) serving(list []overlaynet.Backend, serves func(id string) bool) []
 // rolloutEnded says what the rollout still waits for; "" if it has ended, or
 // waits for a person, or rightly never ends.
 func (s *sim) rolloutEnded() string {
-	if s.isDead() {
-		s.rise()
-	}
 	st, r := s.w.stack("shop")
 	if st == nil || !underWay(st.Rollout) || st.Removing != nil {
 		return ""

@@ -51,6 +51,7 @@ func (s *sim) call(ctx context.Context, verb, target string) error {
 	key := what
 	if rare[verb] || verb == "sync" { // how often these are made is a matter of chance
 		key = fmt.Sprint(verb, time.Since(s.begun))
+		delete(s.draws, key)
 	}
 	r := s.draw(key)
 	f := s.fate(r, verb)
@@ -108,6 +109,8 @@ func (s *sim) fate(r *rand.Rand, verb string) fate {
 	}
 	switch {
 	case s.calm:
+	case s.rising && verb == "ensure" && n >= 60 && n < 400:
+		// A bridge that can't be looked at takes its network's traffic away.
 	case n < 30:
 		return crashesBefore
 	case n < 60:
@@ -160,6 +163,8 @@ type program struct {
 	started   time.Time
 	sickAt    time.Time // its health test fails from then on
 	lastFail  time.Time // its health test
+	gone      time.Time // it ended, or its container was taken away
+	led       time.Time // connections were led to it the last time
 	signalled bool      // a stop signal was sent
 }
 
@@ -267,7 +272,9 @@ func (s *sim) exit(id string, code int) {
 		return
 	}
 	s.mu.Lock()
-	if g := s.programs[id]; !g.signalled {
+	g := s.programs[id]
+	g.gone = time.Now()
+	if !g.signalled {
 		s.checks.disturbed()
 	}
 	s.figures.Steps++
@@ -324,7 +331,7 @@ func (s *sim) able(id string) bool {
 
 func (s *sim) fit(id string) bool {
 	g := s.programs[id]
-	return s.able(id) && (g.lastFail.IsZero() || time.Since(g.lastFail) > 10*time.Second)
+	return s.able(id) && (g.lastFail.IsZero() || time.Since(g.lastFail) > 30*time.Second)
 }
 
 // running says that the process of a task is there.

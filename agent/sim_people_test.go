@@ -257,6 +257,7 @@ func (s *sim) strikeDown() {
 	s.mu.Lock()
 	id := s.ids[label]
 	s.checks.disturbed()
+	s.programs[id].gone = time.Now()
 	s.noteLocked("strike %s down, vanish %t", label, vanish)
 	s.mu.Unlock()
 	if vanish {
@@ -273,6 +274,7 @@ func (s *sim) lastUp() {
 	}
 	s.file.good()
 	for {
+		s.riseIfDead()
 		time.Sleep(10 * time.Second) // somebody else may have the lock
 		s.note("the last up")
 		s.mu.Lock()

@@ -54,6 +54,7 @@ type sim struct {
 	ids      map[string]string // by label
 	dead     bool              // the agent crashed: what it does has no effect
 	down     chan struct{}     // closed by a crash
+	rising   bool              // an agent recovers what the last one left
 	calm     bool              // no more faults
 	begun    time.Time
 	log      []happening
@@ -256,7 +257,11 @@ func (s *sim) rise() {
 			s.reboot()
 		}
 		s.reopen()
-		if err := s.recover(s.agentCtx); err != nil {
+		err := s.recover(s.agentCtx)
+		s.mu.Lock()
+		s.rising = false
+		s.mu.Unlock()
+		if err != nil {
 			s.note("the agent does not come up: %v", err)
 			continue
 		}
@@ -287,7 +292,7 @@ func (s *sim) bury() {
 func (s *sim) reopen() {
 	s.containers.reopen(s.name)
 	s.mu.Lock()
-	s.dead, s.down = false, make(chan struct{})
+	s.dead, s.rising, s.down = false, true, make(chan struct{})
 	s.agentCtx, s.cancel = context.WithCancel(context.Background())
 	s.mu.Unlock()
 	s.assembleIn(s.root)
@@ -326,9 +331,6 @@ func (s *sim) finish() {
 	s.calm = true
 	s.noteLocked("CALM")
 	s.mu.Unlock()
-	if s.isDead() {
-		s.rise()
-	}
 	s.await(10*time.Minute, "the rollout did not end", s.rolloutEnded)
 	s.lastUp()
 	s.await(10*time.Minute, "it did not converge", s.converged)
@@ -343,6 +345,7 @@ func (s *sim) await(most time.Duration, what string, wrong func() string) {
 	}
 	last := ""
 	for end := time.Now().Add(most); ; {
+		s.riseIfDead()
 		if last = wrong(); last == "" || s.broken() {
 			return
 		}
@@ -355,6 +358,13 @@ func (s *sim) await(most time.Duration, what string, wrong func() string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.breach("%s in %s: %s", what, most, last)
+}
+
+// riseIfDead starts another agent if a fault of before the calm ended the last.
+func (s *sim) riseIfDead() {
+	if s.isDead() {
+		s.rise()
+	}
 }
 
 func (s *sim) broken() bool {

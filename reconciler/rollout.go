@@ -238,7 +238,7 @@ func (p *planner) slotFailure(s *Service, slot int) string {
 			return fmt.Sprintf("%s is not ready after %s: %s", name, seconds(s.Deadline), t.Reason)
 		}
 		p.again(until)
-	case t.Failures > 0 && p.hadVersion(s, old):
+	case t.Failures > 0 && !t.StartedAt.Before(r.Since) && p.hadVersion(s, old):
 		return fmt.Sprintf("%s failed %s", name, times(t.Failures)) // counts for max_failure_ratio
 	}
 	return ""
