@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -140,6 +141,10 @@ func mountTmpfs(dir string, size int64, files int) (noswap string, err error) {
 }
 
 func write(dir string, f File, content []byte) error {
+	// A process that is being made has this file open until it runs its program:
+	// the kernel would refuse to make the tmpfs read-only.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	w, err := os.OpenFile(filepath.Join(dir, f.Name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
