@@ -64,9 +64,9 @@ func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, the
 	if t.State == store.StateRemoved || t.State == store.StateExited {
 		return
 	}
-	started := there && (st.State == runtime.StateRunning || st.State == runtime.StatePaused || !st.StartedAt.IsZero())
+	started := there && t.State == store.StatePending && a.hasStarted(ctx, t, st)
 	switch {
-	case t.State == store.StatePending && started:
+	case started:
 		// It ran, and the note of that was lost with the agent. If it has
 		// exited since, the exits channel tells how.
 		begun := *t
@@ -105,6 +105,21 @@ func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, the
 			}
 		})
 	}
+}
+
+// hasStarted says whether the program of a container was started. A start that
+// was cut off is ended: it may have come to pass, and a one-shot that is taken
+// back and made anew would run twice.
+func (a *Agent) hasStarted(ctx context.Context, t *store.Task, st runtime.Status) bool {
+	if st.State != runtime.StateCreated || st.StartedAt.IsZero() {
+		return st.State == runtime.StateRunning || st.State == runtime.StatePaused || !st.StartedAt.IsZero()
+	}
+	err := a.containers.Start(ctx, t.ID)
+	if err != nil && !errors.Is(err, runtime.ErrNotRunning) { // which has ended since
+		a.log.Warn("end the start of a task", "task", t.Name(), "err", err)
+		return false
+	}
+	return true
 }
 
 func (a *Agent) lose(t *store.Task, reason string) {

@@ -127,6 +127,9 @@ type Status struct {
 	ID         string
 	State      State
 	Pid        int // 0 unless running or paused
+	// StartedAt of a container that is only created is when a Start began that
+	// was cut off with its process, else zero. Whether its program runs is not
+	// known; Start, once more, ends it.
 	StartedAt  time.Time
 	FinishedAt time.Time
 	// ExitCode is -1 when nobody could tell (conmon was killed, the disk was

@@ -152,7 +152,7 @@ func (r *Runtime) Status(_ context.Context, id string) (Status, error) {
 	case init == nil:
 		s.State = StateUnknown
 	case !t.started():
-		s.State, s.StartedAt = StateCreated, time.Time{}
+		s.State = StateCreated
 	case !init.alive():
 		s.State = StateRunning // conmon is about to tell the code
 	default:
