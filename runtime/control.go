@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"time"
 )
 
 // Signal sends a signal to the container's first process. The signal can't
