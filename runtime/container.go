@@ -124,9 +124,9 @@ const (
 
 // Status is what is known of a container now.
 type Status struct {
-	ID         string
-	State      State
-	Pid        int // 0 unless running or paused
+	ID    string
+	State State
+	Pid   int // 0 unless running or paused
 	// StartedAt of a container that is only created is when a Start began that
 	// was cut off with its process, else zero. Whether its program runs is not
 	// known; Start, once more, ends it.
