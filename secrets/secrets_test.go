@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -373,4 +375,34 @@ func BenchmarkDeliver(b *testing.B) {
 	if err := s.Withdraw("t"); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// A rollout failed by it: between fork and exec a new process has the agent's
+// open files, also the one that is being written.
+func TestDeliver_WhileProcessesStart_Succeeds(t *testing.T) {
+	testbed.NeedKernel(t)
+	s := newStore(t)
+	files := []File{{Digest: put(t, s, "x"), Name: "x", Mode: 0o400}}
+	stop := make(chan struct{})
+	var starting sync.WaitGroup
+	for range 2 {
+		starting.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = exec.Command("/bin/true").Run() // what comes of it is nobody's matter
+				}
+			}
+		})
+	}
+	for range 300 {
+		if _, err := s.Deliver("task1", files); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	starting.Wait()
 }
