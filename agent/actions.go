@@ -127,6 +127,11 @@ func (a *Agent) stopTask(ctx context.Context, t *store.Task) error {
 	if !t.StopAt.IsZero() {
 		return nil // a plan made before the signal was noted
 	}
+	if a.traffic.failed.Load() { // rules of before may still lead to it
+		if err := a.traffic.sync(ctx); err != nil {
+			return fmt.Errorf("stop %s: %w", t.Name(), err)
+		}
+	}
 	a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Now() })
 	crash.At("stop.noted")
 	// The next agent must know who takes the traffic instead, and that this task

@@ -133,6 +133,9 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 	a.ports.keep(st.Name, &next.Stack, chosen)
 	a.events.emit(apiEvent{Type: "stack", Action: "apply", Stack: st.Name, Revision: next.Number})
 	a.loop.forgive(st.Name)
+	if !req.NoStart { // what failed before and is as it was gets another try, too
+		a.retryFailed(st.Name, req.Services)
+	}
 	a.loop.wake()
 	if rev != nil {
 		// Ports and virtual addresses may have changed without any task.

@@ -413,6 +413,7 @@ func (a *Agent) rolloutAction(ctx context.Context, stack string, req *api.Rollou
 		return nil, err
 	}
 	crash.At("rollout.resumed")
+	a.loop.wake()
 	if req.Action == api.RolloutPromote {
 		if err := a.traffic.sync(ctx); err != nil {
 			return nil, err
