@@ -99,6 +99,34 @@ func TestRecover_ATaskWhoseStartWasNotNoted_IsAdopted(t *testing.T) {
 	})
 }
 
+// Whether its program runs is not known: were the task taken back, a one-shot
+// could run twice.
+func TestRecover_ATaskWhoseStartWasCutOff_IsStartedOnce(t *testing.T) {
+	simulate(t, func(b *bench) {
+		b.up(stackOf("shop", service("web", "web:1")))
+		id := b.id("web/1.1")
+		b.crash(func() {
+			status := &b.containers.all[id].status
+			status.State, status.Pid = runtime.StateCreated, 0
+			err := b.w.commit(func(c *change) error {
+				next := *c.w.tasks[id]
+				next.State, next.Published, next.Rotation, next.Started = "pending", false, false, time.Time{}
+				c.putTask(next)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+		b.pass(time.Second)
+		b.expectTasks("web/1.1 running published")
+		b.expectCalls("create delete")
+		if got := b.calls.of("start"); !slices.Equal(got, []string{"start web/1.1"}) {
+			t.Errorf("starts: %v", got)
+		}
+	})
+}
+
 func TestRecover_AContainerThatNobodyClaims_IsRemoved(t *testing.T) {
 	simulate(t, func(b *bench) {
 		b.up(stackOf("shop", service("web", "web:1")))

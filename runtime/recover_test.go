@@ -136,6 +136,43 @@ func TestRecover_OrphanWithoutRecord_IsListedAndDeletable(t *testing.T) {
 	})
 }
 
+// An agent that is killed in Start leaves it open whether the program runs: its
+// status says so, and Start, once more, ends it either way.
+func TestRecover_StartCutOff_IsEndedByAnotherStart(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, b *bench) {
+		for id, called := range map[string]bool{"a1": true, "a2": false} {
+			if err := b.Create(t.Context(), b.container(id, "sleep")); err != nil {
+				t.Fatal(err)
+			}
+			if s, err := b.Status(t.Context(), id); err != nil || s.State != StateCreated || !s.StartedAt.IsZero() {
+				t.Errorf("%s: before its start: %+v, %v", id, s, err)
+			}
+			mark := inBundle(b.bundle(id), "starting")
+			var err error
+			if called {
+				if err = b.Start(t.Context(), id); err == nil {
+					err = os.Rename(inBundle(b.bundle(id), "started"), mark)
+				}
+			} else {
+				err = os.WriteFile(mark, nil, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.reopen()
+			if s, err := b.Status(t.Context(), id); err != nil || s.State != StateCreated || s.StartedAt.IsZero() {
+				t.Errorf("%s: after the cut: %+v, %v", id, s, err)
+			}
+			if err := b.Start(t.Context(), id); err != nil {
+				t.Errorf("%s: start it again: %v", id, err)
+			}
+			if s, err := b.Status(t.Context(), id); err != nil || s.State != StateRunning {
+				t.Errorf("%s: after its start: %+v, %v", id, s, err)
+			}
+		}
+	})
+}
+
 func TestRecover_AnEmptyBundle_IsUnknownAndDeletable(t *testing.T) {
 	b := newBench(t, "")
 	if err := os.Mkdir(b.bundle("a1"), 0o700); err != nil {
