@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+
+	"berth/crash"
 )
 
 // Sentinels a caller decides on.
@@ -52,8 +54,19 @@ func Open(root string) (*Store, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
+	cut, err := filepath.Glob(filepath.Join(root, removedPrefix+"*"))
+	for _, dir := range cut {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open volumes: end a removal: %w", err)
+	}
 	return &Store{root: root}, nil
 }
+
+// removedPrefix begins the names of folders that are being deleted; no
+// volume's name begins so.
+const removedPrefix = ".removed-"
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}$`)
 
@@ -170,12 +183,17 @@ func (s *Store) remove(name string) error {
 	if err := unmount(s.Mountpoint(name)); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
-	// The metadata first: from here on the volume does not exist, and a removal
-	// that is cut off leaves a folder that Create takes over only after Remove.
-	if err := os.Remove(s.meta(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// Out of the way first, in one step: a removal that is cut off must not leave
+	// half of the data to the next volume of this name. Open ends it.
+	removed := filepath.Join(s.root, removedPrefix+name)
+	if err := os.RemoveAll(removed); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
-	if err := os.RemoveAll(s.dir(name)); err != nil {
+	if err := os.Rename(s.dir(name), removed); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	crash.At("volume.renamed")
+	if err := os.RemoveAll(removed); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
 	return nil
