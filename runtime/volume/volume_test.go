@@ -94,6 +94,24 @@ func TestList_Remove(t *testing.T) {
 	}
 }
 
+// The next volume of that name must not find half of the data.
+func TestRemove_CutOff_LeavesNothingToTheNext(t *testing.T) {
+	s := open(t)
+	v, err := s.Create("a", nil, nil)
+	must(t, err, os.WriteFile(filepath.Join(v.Mountpoint, "old"), nil, 0o600))
+	must(t, os.Rename(s.dir("a"), filepath.Join(s.root, removedPrefix+"a")))
+	s, err = Open(s.root)
+	must(t, err)
+	if left, err := os.ReadDir(s.root); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	v, err = s.Create("a", nil, nil)
+	must(t, err)
+	if found, err := os.ReadDir(v.Mountpoint); err != nil || len(found) > 0 {
+		t.Errorf("found: %v, %v", found, err)
+	}
+}
+
 func TestPrepare_BindVolume_ShowsTheDevice_AndRemoveKeepsIt(t *testing.T) {
 	testbed.NeedKernel(t)
 	s := open(t)
