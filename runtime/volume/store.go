@@ -54,9 +54,11 @@ func Open(root string) (*Store, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
-	cut, err := filepath.Glob(filepath.Join(root, removedPrefix+"*"))
-	for _, dir := range cut {
-		err = errors.Join(err, os.RemoveAll(dir))
+	entries, err := os.ReadDir(root)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), removedPrefix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(root, e.Name())))
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open volumes: end a removal: %w", err)
