@@ -129,19 +129,23 @@ func (p *probes) adopt(v view, t *store.Task) *store.Task {
 	}
 	next := *t
 	next.Spec.Healthcheck, next.Spec.Readiness, next.Spec.Liveness = svc.Healthcheck, svc.Readiness, svc.Liveness
+	again := false // it has to become ready once more
 	for _, which := range tests {
 		state := which.state(&next)
 		switch {
 		case p.a.check(&next, which) == nil:
 			*state = ""
 		case *state == "":
-			*state = starting
+			*state, again = starting, again || which != livenessTest
 		}
 	}
 	noted := p.a.w.note(t.ID, func(t *store.Task) {
 		t.Spec = next.Spec
 		if t.State == store.StateRunning {
 			t.Health, t.Readiness, t.Liveness = next.Health, next.Readiness, next.Liveness
+			if again && !t.Published {
+				t.ReadyAt = time.Time{}
+			}
 		}
 	})
 	p.a.loop.wake()

@@ -21,6 +21,8 @@ type checks struct {
 	// steady are the containers that nothing but a person, or a fault of their
 	// own, may end: the agent died while there was nothing to do.
 	steady map[string]bool
+	// idle says that there was also nothing that it had not written down.
+	idle bool
 	// floors are how many tasks of a service must serve, and since when.
 	floors map[string][]floor
 
@@ -171,7 +173,7 @@ func (c *checks) crashed(s *sim) {
 			return // it has ended, and the agent does not know yet
 		}
 	}
-	c.steady = steady
+	c.steady, c.idle = steady, len(s.w.dirty) == 0
 }
 
 // called looks at one call that is about to take effect.
@@ -184,7 +186,7 @@ func (c *checks) called(s *sim, verb, target string) {
 			s.breach("id of %s was given twice", label)
 		}
 		c.created[id] = true
-		if c.steady != nil {
+		if c.steady != nil && c.idle {
 			s.breach("%s is created, and nothing had changed when the agent died", label)
 		}
 	case "signal":

@@ -119,6 +119,11 @@ func (t *traffic) apply(ctx context.Context) (err error) {
 	defer func() { t.failed.Store(err != nil) }()
 	v := t.a.w.view()
 	rules, snap := t.a.rules(v)
+	// Who takes traffic is durable before it does, or the next agent would take
+	// it away. A disk that is full must not keep the dead in the traffic.
+	if err := t.a.w.flush(); err != nil {
+		t.a.log.Error("flush before a change of the rules", "err", err)
+	}
 	if err := t.a.traffics(ctx, rules); err != nil {
 		return err
 	}
