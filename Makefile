@@ -31,6 +31,11 @@ fixtures: deps ## Make the images that tests, demo and bench use (cached)
 test: fixtures ## Run all tests; as root also those that start containers
 	go test -timeout 12m ./...
 
+.PHONY: sim
+sim: ## Play 50000 seeds of the agent's simulator, and long ones (30 min)
+	go test ./agent -timeout 2h -run TestSim_Whatever -v -sim.from 100001 -sim.seeds 45000
+	go test ./agent -timeout 2h -run TestSim_Whatever -v -sim.from 200001 -sim.seeds 5000 -sim.steps 3000
+
 .PHONY: lint
 lint: $(LINT) ## Run golangci-lint
 	$(LINT) run ./...
