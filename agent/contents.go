@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"berth/crash"
 	"berth/runtime"
 	"berth/secrets"
 	"berth/spec"
@@ -82,6 +83,7 @@ func (a *Agent) updateContents(ctx context.Context, t *store.Task, r *store.Revi
 	if err := a.secrets.Rewrite(t.ID, files); err != nil {
 		return nil, fmt.Errorf("deliver the new contents of %s: %w", t.Name(), err)
 	}
+	crash.At("contents.written")
 	for _, name := range sortedKeys(signals) {
 		sig, err := runtime.ParseSignal(name)
 		if err != nil {

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"berth/crash"
 )
 
 // Rewrite gives files that Deliver made for a running task other contents.
@@ -43,6 +46,7 @@ func (s *Store) Rewrite(taskID string, files []File) (err error) {
 			return fmt.Errorf("rewrite secret %s of task %s: %w", f.Name, taskID, err)
 		}
 	}
+	crash.At("secrets.rewritten")
 	return nil
 }
 
@@ -59,6 +63,9 @@ func remountTmpfs(dir string, flags uintptr) error {
 }
 
 func rewrite(path string, content []byte) error {
+	// As in write: no process that is being made may have the file open.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	w, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
