@@ -49,14 +49,16 @@ services:
       rollback_config: {monitor: 0s}
   db:
     image: busybox
-    command: sh -c 'trap "" TERM; while sleep 0.2; do seq 1 100; done'
+    command: sh -c 'trap "" TERM HUP; while sleep 0.2; do seq 1 100; done'
     stop_grace_period: 100ms
     environment: {VERSION: VERSION}
     volumes: ["data:/usr/share"]
+    configs: [hot]
     logging: {options: {max-size: 1k}}
     deploy: {update_config: {monitor: 0s}, rollback_config: {monitor: 0s}}
 configs:
   page: {content: VERSION}
+  hot: {content: "limit LIMIT", x-on-change: "signal:HUP"}
 secrets:
   word: {file: word.txt}
 volumes: {data: {}, log: {}}
@@ -162,9 +164,9 @@ var rounds = []round{{
 		"rollout.change", "rollout.completed",
 	},
 }, {
-	name: "limits change in place", ask: up, ends: api.RolloutComplete,
+	name: "limits and a config change in place", ask: up, ends: api.RolloutComplete,
 	before: func(_ *testing.T, v *victim) { v.compose.limit = "96m" },
-	points: []string{"update.applied"},
+	points: []string{"secrets.rewritten", "contents.written", "update.applied"},
 }, {
 	name: "a bad version", ask: up, ends: api.RolloutRolledBack,
 	before: func(_ *testing.T, v *victim) { v.compose.version, v.compose.web = v.compose.version+1, notThere },
@@ -393,6 +395,9 @@ func (v *victim) isUp(t *testing.T, round string) {
 	want := "v" + strconv.Itoa(v.compose.version)
 	if body, err := fetch("http://127.0.0.1:8093/"); err != nil || strings.TrimSpace(body) != want {
 		t.Errorf("%s: web serves %q, %v; want %s", round, body, err, want)
+	}
+	if hot := v.sh(t, "db", "cat /hot"); hot != "limit "+v.compose.limit {
+		t.Errorf("%s: db has a config with %q", round, hot)
 	}
 	known, running := map[string]bool{}, map[string]int{}
 	for _, c := range append(v.ps(t), v.other.ps(t)...) {
