@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// holds knows the services that have no task in the traffic while one is on
-// its way: their new connections wait for it and are not refused. So a restart
-// of a service that can't run twice costs its clients time, not an error.
+// holds knows the services whose new connections wait while no task is in the
+// traffic, as one is on its way. So a restart of a service that can't run twice
+// costs its clients time, not an error.
 type holds struct {
 	a  *Agent
 	mu sync.Mutex
@@ -38,16 +38,23 @@ func (h *holds) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 			}
 		}
 	}
+	served := map[string]bool{}
 	for _, t := range v.tasks {
 		if t.Rotation && t.Live() {
-			delete(on, t.Stack+"/"+t.Service)
+			served[t.Stack+"/"+t.Service] = true
 		}
 	}
 	h.mu.Lock()
-	same := maps.Equal(h.on, on)
+	was := h.on
 	h.on = on
 	h.mu.Unlock()
-	if same {
+	// Where somebody serves, the next change of the rules says it.
+	unserved := func(m map[string]bool) map[string]bool {
+		out := maps.Clone(m)
+		maps.DeleteFunc(out, func(key string, _ bool) bool { return served[key] })
+		return out
+	}
+	if maps.Equal(unserved(was), unserved(on)) {
 		return
 	}
 	wg.Go(func() {

@@ -136,9 +136,8 @@ func familyOf(a netip.Addr) netlink.InetFamily {
 // 262,144 buckets), so only when a backend left or a target is new.
 //
 // An answer that is under way when its flow is forgotten reaches nobody: the
-// kernel no longer knows whom it is for. So a flow goes when it has as many
-// answers as packets, and any other when it has been waited for, or if it is
-// one where nobody answers.
+// kernel no longer knows whom it is for. So a flow goes when an answer has just
+// passed, or when one has been waited for.
 func (m *Manager) forgetUDP(ctx context.Context, now, before udpTargets, all bool) error {
 	if !all && !now.redirects(before) {
 		return nil
@@ -147,7 +146,7 @@ func (m *Manager) forgetUDP(ctx context.Context, now, before udpTargets, all boo
 	if err != nil {
 		return err
 	}
-	stale := staleUDP{now, local}
+	wrong := staleUDP{now, local}
 	families := map[netlink.InetFamily]bool{}
 	for _, u := range []udpTargets{now, before} {
 		for t := range u.backends {
@@ -157,51 +156,61 @@ func (m *Manager) forgetUDP(ctx context.Context, now, before udpTargets, all boo
 	if all {
 		families = map[netlink.InetFamily]bool{unix.AF_INET: true, unix.AF_INET6: true}
 	}
-	for until := time.Now().Add(answerPatience); ; time.Sleep(answerPause) {
-		open := 0
-		for family := range families {
-			n, err := m.forgetAnswered(family, stale, ctx.Err() != nil || time.Now().After(until))
-			if err != nil {
-				return fmt.Errorf("forget UDP flows to backends that left: %w", err)
-			}
-			open += n
+	var stale []flow
+	for family := range families {
+		flows, err := m.flows(family, overUDP())
+		if err != nil {
+			return fmt.Errorf("forget UDP flows to backends that left: %w", err)
 		}
-		if open == 0 {
-			return nil
+		for _, f := range flows {
+			if wrong.match(f) {
+				f.family = family
+				stale = append(stale, f)
+			}
 		}
 	}
+	until := time.Now().Add(answerPatience)
+	for tick := time.NewTicker(answerPause); len(stale) > 0; <-tick.C {
+		if stale, err = m.forgetAnswered(stale, len(stale) > mostAwaited || ctx.Err() != nil || time.Now().After(until)); err != nil {
+			tick.Stop()
+			return fmt.Errorf("forget UDP flows to backends that left: %w", err)
+		}
+	}
+	return nil
 }
 
-// How long an answer is waited for, and between two looks for it.
+// How long an answer is waited for, how often it is looked for, and for how
+// many flows.
 const (
 	answerPatience = 200 * time.Millisecond
-	answerPause    = 5 * time.Millisecond
+	answerPause    = 2 * time.Millisecond
+	mostAwaited    = 256
 )
+
+// forgetAnswered deletes the flows where nobody waits for an answer, or all,
+// and returns the others. The moment after an answer is the best: the client's
+// next packet is the farthest away.
+func (m *Manager) forgetAnswered(stale []flow, all bool) (rest []flow, err error) {
+	for _, f := range stale {
+		now, err := m.look(f)
+		switch {
+		case err != nil:
+			return nil, err
+		case now == nil: // it is gone
+		case !all && (now.waits() || now.packets > 1 && now.packets == f.packets):
+			rest = append(rest, f)
+		default:
+			if err := m.forget(f.family, f); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return rest, nil
+}
 
 // waits says that a client may be waiting for an answer. Where it has sent more
 // than once and nobody ever answered, nobody does.
 func (f flow) waits() bool { return f.packets > f.answers && (f.answers > 0 || f.packets == 1) }
-
-// forgetAnswered deletes the stale flows that have had their answer, or all,
-// and counts the others.
-func (m *Manager) forgetAnswered(family netlink.InetFamily, stale staleUDP, all bool) (open int, err error) {
-	flows, err := m.flows(family, overUDP())
-	if err != nil {
-		return 0, err
-	}
-	for _, f := range flows {
-		switch {
-		case !stale.match(f):
-		case !all && f.waits():
-			open++
-		default:
-			if err := m.forget(family, f); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return open, nil
-}
 
 // udpTargets says who may serve what over UDP.
 type udpTargets struct {

@@ -13,6 +13,7 @@ import (
 
 // flow is an entry of the kernel's table of connections.
 type flow struct {
+	family   netlink.InetFamily
 	protocol uint8
 	to       netip.AddrPort // what the client addressed
 	from     netip.Addr     // who answers
@@ -84,6 +85,21 @@ func (m *Manager) flows(family netlink.InetFamily, p picked) ([]flow, error) {
 		out = append(out, f)
 	}
 	return out, nil
+}
+
+// look reads one entry as it is now; nil: it is gone.
+func (m *Manager) look(f flow) (*flow, error) {
+	// The kernel calls its answer one of many, so something has to end it.
+	msgs, err := m.conntrack(f.family, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_ACK, nl.NewRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_ORIG, f.original))
+	if errors.Is(err, unix.ENOENT) || err == nil && len(msgs) == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	now, err := readFlow(msgs[0][nfgenmsgLen:])
+	now.family = f.family
+	return &now, err
 }
 
 // forget deletes an entry. One that is gone already is no error.

@@ -15,7 +15,7 @@ func PlanStack(want Stack, seen Observed, now time.Time) *Plan {
 		want: want, seen: seen, now: now,
 		plan:     &Plan{Stack: want.Name, Revision: want.Revision},
 		slots:    map[string]map[int][]*Task{},
-		networks: map[string]int{},
+		networks: map[string]int{}, retired: map[string]bool{},
 	}
 	for i := range seen.Tasks {
 		t := &seen.Tasks[i]
@@ -68,6 +68,7 @@ type planner struct {
 	plan     *Plan
 	slots    map[string]map[int][]*Task // service, slot: newest first
 	networks map[string]int             // actions that ensure a network
+	retired  map[string]bool            // tasks whose end has its step in this plan
 }
 
 func (p *planner) act(a Action) int {
@@ -179,7 +180,7 @@ func (p *planner) replacing(s *Service) int {
 			n++
 		case cur != nil:
 			// It is there; its predecessor may drain while the next begins.
-		case !old || !others[0].StopAt.IsZero():
+		case !old || begun(others):
 			n++
 		}
 	}
@@ -236,6 +237,9 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	tasks := p.slots[s.Name][slot]
 	cur, old := p.pick(s, tasks)
 	p.dispose(cur, old)
+	if cur == nil || !cur.Published {
+		p.overtake(s, old)
+	}
 	oldLive := slices.ContainsFunc(old, (*Task).live)
 	if cur == nil && s.OneShot && s.Completed {
 		p.succeeded(s, old, "this version has run to its end before", st)
@@ -247,7 +251,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	}
 	switch cur.State {
 	case TaskPending:
-		st.Coming = st.Coming || cur.Failures == 0
+		st.Coming = st.Coming || cur.Failures <= 1 && cur.Attempt > 1
 		st.worse(PhaseStarting, "%s-%d is being created", s.Name, slot)
 		p.wait(s.Name, slot, time.Time{}, "its container")
 		return
@@ -260,7 +264,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 		p.on(UpdateTask, cur, "limits or contents changed")
 	}
 	st.Failures = max(st.Failures, cur.Failures)
-	st.Coming = st.Coming || cur.Failures == 0 && !cur.Unhealthy && (cur.Ready || cur.ReadyAt.IsZero())
+	st.Coming = st.Coming || cur.Failures <= 1 && !cur.Unhealthy && (cur.Ready || cur.ReadyAt.IsZero() && cur.Attempt > 1)
 	isReady, until := ready(cur, p.now)
 	switch {
 	case cur.State == TaskPaused && cur.StopAt.IsZero():
@@ -334,11 +338,23 @@ func (p *planner) dispose(cur *Task, old []*Task) {
 	}
 }
 
+// overtake ends tasks of other versions that never took traffic: a newer one
+// was wanted before they could. One-shots are left to end by themselves.
+func (p *planner) overtake(s *Service, old []*Task) {
+	if s.OneShot {
+		return
+	}
+	for _, t := range old {
+		if t.up() && !t.inTraffic() && t.WithdrawnAt.IsZero() {
+			p.retire(s, t, retirement{cause: "another version is wanted", remove: true})
+		}
+	}
+}
+
 // fill plans a slot without a current task.
 func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *int, st *Status) {
-	begun := oldLive && !old[0].StopAt.IsZero() // stop-first, half done
 	rolled := oldLive || len(old) == 0 && p.replaced(s)
-	if rolled && !begun {
+	if rolled && !begun(old) {
 		if until, why := p.turn(s, slot, *busy); why != "" {
 			p.wait(s.Name, slot, until, why)
 			st.worse(PhaseStarting, "%s-%d waits for %s", s.Name, slot, why)
@@ -355,7 +371,7 @@ func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *in
 		return
 	}
 	st.worse(PhaseStarting, "%s-%d is being created", s.Name, slot)
-	st.Coming = true
+	st.Coming = st.Coming || len(old) > 0
 	stopFirst := s.Order == StopFirst || s.SharesNetwork != ""
 	if other := p.exclusive(); stopFirst && other != "" {
 		p.wait(s.Name, slot, time.Time{}, other+" to end: it is no longer in the file")
@@ -381,6 +397,19 @@ func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *in
 		}
 	}
 	p.create(s, slot, a)
+}
+
+// begun says that a stop-first replacement is half done: what lives of old was
+// told to stop.
+func begun(old []*Task) bool {
+	stops := false
+	for _, t := range old {
+		if t.live() && t.StopAt.IsZero() {
+			return false
+		}
+		stops = stops || t.live()
+	}
+	return stops
 }
 
 func (p *planner) create(s *Service, slot int, a Action) {
@@ -432,10 +461,10 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 	}
 	n := failures(s, t)
 	st.Failures = max(st.Failures, n)
+	st.Coming = st.Coming || n <= 1
 	if n > 0 {
 		st.worse(PhaseFailing, "%s-%d %s; %s", s.Name, slot, why, due(at, p.now))
 	} else {
-		st.Coming = true
 		st.worse(PhaseStarting, "%s-%d %s", s.Name, slot, why)
 	}
 	if at.After(p.now) {

@@ -34,7 +34,8 @@ type Status struct {
 	Available int
 	// Fresh are the current ones that take traffic.
 	Fresh int
-	// Coming says that a task is on its way that has not failed before.
+	// Coming says that a task takes traffic, or will soon in the place of one that
+	// did: who connects in between does better to wait.
 	Coming bool
 	Old    int // live tasks of another version or beyond the replicas
 	Reason string
