@@ -132,14 +132,12 @@ func (p *planner) service(s *Service) {
 // surplus ends the tasks beyond the replicas. One that takes traffic stays until
 // the replicas do: a smaller number is no reason for a gap.
 func (p *planner) surplus(s *Service, st *Status) {
-	lacking := s.Replicas
-	if s.Stopped || s.Order == StopFirst {
-		lacking = 0
-	}
+	lacking := 0
 	serves := func(t *Task) bool { return t.up() && t.Ready && t.Published && t.StopAt.IsZero() }
-	for slot := 1; slot <= s.Replicas; slot++ {
-		if slices.ContainsFunc(p.slots[s.Name][slot], serves) {
-			lacking--
+	for slot := 1; slot <= s.Replicas && !s.Stopped && s.Order == StartFirst; slot++ {
+		tasks := p.slots[s.Name][slot]
+		if !slices.ContainsFunc(tasks, serves) && !p.done(s, tasks) {
+			lacking++
 		}
 	}
 	for _, slot := range slices.Sorted(maps.Keys(p.slots[s.Name])) {
@@ -156,6 +154,16 @@ func (p *planner) surplus(s *Service, st *Status) {
 			p.retire(s, t, retirement{cause: "beyond the replicas", drain: true, remove: true})
 		}
 	}
+}
+
+// done says that a slot of s has done what it was for, and stays empty.
+func (p *planner) done(s *Service, tasks []*Task) bool {
+	cur, _ := p.pick(s, tasks)
+	if cur == nil {
+		return s.OneShot && s.Completed
+	}
+	v, _, _ := judge(s, cur)
+	return cur.State == TaskExited && v == completed
 }
 
 // replacing counts the slots of s whose current task is on its way: a

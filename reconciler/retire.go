@@ -21,6 +21,10 @@ type retirement struct {
 // retire takes the next step towards the end of t: withdraw, drain, stop
 // signal, grace, kill, remove.
 func (p *planner) retire(s *Service, t *Task, r retirement) {
+	if p.retired[t.ID] {
+		return
+	}
+	p.retired[t.ID] = true
 	switch {
 	case t.State == TaskPending:
 		p.wait(t.Service, t.Slot, time.Time{}, "its creation to end")

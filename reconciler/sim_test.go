@@ -23,12 +23,18 @@ type machine struct {
 	calm  bool // no more faults
 	log   []string
 	broke string // the first invariant that was broken
+
+	stable    Stack                // the revision that was complete last
+	newest    uint64               // revision
+	ends      map[string]int       // rollouts, by how they ended
+	disturbed map[string]time.Time // when a task of a service failed by itself
 }
 
 func newMachine(seed uint64) *machine {
 	return &machine{
 		rng: rand.New(rand.NewPCG(seed, 1)), now: noon,
-		seen: Observed{Networks: map[string]bool{}, Attempts: map[string]int{}},
+		seen:      Observed{Networks: map[string]bool{}, Attempts: map[string]int{}},
+		disturbed: map[string]time.Time{}, ends: map[string]int{},
 	}
 }
 
@@ -71,30 +77,40 @@ func (m *machine) step() *Plan {
 	return plan
 }
 
-// live is what programs do by themselves.
+// live is what programs do by themselves. What a program is worth stands in the
+// key of its version, after a colon.
 func (m *machine) live() {
 	for i := range m.seen.Tasks {
 		t := &m.seen.Tasks[i]
+		_, kind, _ := strings.Cut(t.Key, ":")
 		switch t.State {
 		case TaskPending:
 			if m.calm || m.chance(70) {
-				t.State, t.StartedAt, t.Ready = TaskRunning, m.now, !t.Checked
-				if !m.calm && m.chance(10) {
+				t.State, t.StartedAt = TaskRunning, m.now
+				m.becomes(t, !t.Checked)
+				if kind == "nostart" {
+					t.Unstartable = true
+					m.exit(t, 127)
+				} else if !m.calm && m.chance(10) {
 					m.exit(t, 127)
 				}
 			}
 		case TaskRunning:
+			served := !t.ReadyAt.IsZero() && m.now.Sub(t.ReadyAt) > 1500*time.Millisecond
 			switch {
 			case !t.StopAt.IsZero() && (!t.KilledAt.IsZero() || m.chance(60)):
 				m.exit(t, 143)
-			case !m.calm && m.chance(3):
+			case kind == "crash" && m.chance(70), kind == "late" && served && m.chance(40), !m.calm && m.chance(1):
 				m.exit(t, 1)
 			case m.want.Services[t.Service].OneShot && m.chance(50):
-				m.exit(t, 0)
+				m.exit(t, map[bool]int{true: 3}[kind == "fails"])
+			case t.Checked && !t.Ready && kind == "never", kind == "sick" && !t.UnreadyAt.IsZero():
+				t.Unhealthy = t.Unhealthy || m.now.Sub(later(t.StartedAt, t.UnreadyAt)) > 2*time.Second
 			case t.Checked && !t.Ready && (m.calm || m.chance(50)):
-				t.Ready, t.Healthy = true, true
-			case t.Checked && !m.calm && m.chance(2):
-				t.Ready, t.Healthy = false, false
+				m.becomes(t, true)
+				t.Unhealthy = false
+			case t.Checked && t.Ready && (kind == "sick" && served || !m.calm && m.chance(2)):
+				m.becomes(t, false)
 			}
 			if !t.WithdrawnAt.IsZero() {
 				t.Flows = m.rng.IntN(3)
@@ -106,8 +122,25 @@ func (m *machine) live() {
 	}
 }
 
+// becomes ready, or not ready any more.
+func (m *machine) becomes(t *Task, ready bool) {
+	t.Ready, t.Healthy = ready, ready && t.Checked
+	switch {
+	case !ready && !t.ReadySince.IsZero():
+		m.disturbed[t.Service] = m.now
+		t.ReadySince, t.UnreadyAt = time.Time{}, m.now
+	case ready:
+		t.ReadySince = m.now
+		if t.ReadyAt.IsZero() {
+			t.ReadyAt = m.now
+		}
+	}
+}
+
 func (m *machine) exit(t *Task, code int) {
-	t.State, t.ExitCode, t.FinishedAt, t.Ready, t.Healthy = TaskExited, code, m.now, false, false
+	t.State, t.ExitCode, t.FinishedAt, t.Ready, t.Healthy, t.ReadySince = TaskExited, code, m.now, false, false, time.Time{}
+	t.Published, t.Exposed = false, false
+	m.disturbed[t.Service] = m.now
 	m.note("exit %s %d", t.ID, code)
 }
 
@@ -125,12 +158,13 @@ func (m *machine) do(a Action) {
 		if !t.Ready {
 			m.breach("%s was published and is not ready", t.ID)
 		}
-		t.Published, t.WithdrawnAt = true, time.Time{}
+		// The rules may be in force, and nobody knows yet.
+		t.Exposed, t.Published, t.WithdrawnAt = true, m.calm || m.chance(80), time.Time{}
 	case WithdrawTask:
-		t.Published, t.WithdrawnAt = false, m.now
+		m.withdraw(t)
 	case StopTask, KillTask:
-		if t.Published {
-			m.breach("%s got a signal while it was published", t.ID)
+		if t.inTraffic() {
+			m.breach("%s got a signal while it was in the traffic", t.ID)
 		}
 		if a.Kind == KillTask {
 			t.KilledAt = m.now
@@ -152,7 +186,49 @@ func (m *machine) do(a Action) {
 			m.breach("the stack was forgotten with %d tasks and %d networks", len(m.seen.Tasks), len(m.seen.Networks))
 		}
 		m.want.Services = nil
+	case RollBack, PauseRollout, CompleteRollout:
+		m.rollout(a)
 	}
+}
+
+// withdraw takes t out of the traffic, unless that fails; and looks whether the
+// others are enough: all replicas, or those that served, but for those that a
+// stop-first replacement may leave out.
+func (m *machine) withdraw(t *Task) {
+	s, wanted := m.want.Services[t.Service]
+	before := m.serving(t.Service)
+	serves := t.Ready && t.Published && t.up()
+	t.Published, t.Exposed, t.WithdrawnAt = false, !m.calm && m.chance(10), m.now
+	if !wanted || s.Stopped || s.OneShot || m.want.Removing || !serves || m.disturbed[t.Service].After(m.now.Add(-time.Second)) {
+		return
+	}
+	need := s.Replicas
+	for i := range m.seen.Tasks {
+		if e := &m.seen.Tasks[i]; e.Service == t.Service && e.Slot <= s.Replicas && e.State == TaskExited && e.ExitCode == 0 {
+			need-- // it has done what it was for
+		}
+	}
+	need = min(need, before)
+	if s.Order == StopFirst {
+		need -= s.Update.Parallelism
+		if s.Update.Parallelism == 0 {
+			need = 0
+		}
+	}
+	if after := m.serving(t.Service); after < need {
+		m.breach("%s left the traffic: %d of %d serve", t.ID, after, need)
+	}
+}
+
+// serving counts the slots of a service with a task that takes traffic.
+func (m *machine) serving(service string) int {
+	slots := map[int]bool{}
+	for i := range m.seen.Tasks {
+		if t := &m.seen.Tasks[i]; t.Service == service && t.Ready && t.Published && t.up() && t.StopAt.IsZero() {
+			slots[t.Slot] = true
+		}
+	}
+	return len(slots)
 }
 
 func (m *machine) create(a Action) {
@@ -184,7 +260,7 @@ func (m *machine) check() {
 	liveIn := map[string]int{}
 	for i := range m.seen.Tasks {
 		t := &m.seen.Tasks[i]
-		if t.live() {
+		if t.live() && t.StopAt.IsZero() {
 			liveIn[fmt.Sprint(t.Service, "/", t.Slot)]++
 		}
 	}
