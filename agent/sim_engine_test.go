@@ -211,7 +211,7 @@ func (s *sim) started(id string, p *process) {
 	g := &program{id: id, label: label, kind: kindOf(p.c.Args[0]), service: p.c.Labels["com.docker.compose.service"], started: time.Now()}
 	s.programs[id] = g
 	s.checks.started(s, id)
-	ms := func(n int) time.Duration { return time.Duration(r.IntN(n*1e6)) }
+	ms := func(n int) time.Duration { return time.Duration(r.IntN(n * 1e6)) }
 	switch g.kind {
 	case "crash":
 		s.exitAfter(id, ms(150), 1)
@@ -344,7 +344,7 @@ func (s *sim) running(id string) bool {
 
 // reopen is the runtime that another agent opens: it delivers again every exit
 // of a container that is still there.
-func (f *fakeContainers) reopen(name func(string) string) {
+func (f *fakeContainers) reopen() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.exits = make(chan runtime.Status, 1024)

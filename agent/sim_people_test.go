@@ -275,7 +275,7 @@ func (s *sim) lastUp() {
 	s.file.good()
 	for {
 		s.riseIfDead()
-		time.Sleep(10 * time.Second) // somebody else may have the lock
+		rest(10 * time.Second) // somebody else may have the lock
 		s.note("the last up")
 		s.mu.Lock()
 		s.checks.acted(s)

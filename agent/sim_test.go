@@ -216,6 +216,9 @@ func (s *sim) pause() {
 	s.sleep(d + time.Duration(s.rng.IntN(1e6)))
 }
 
+// rest lets time pass.
+func rest(d time.Duration) { <-time.After(d) }
+
 // sleep waits; a crash ends it.
 func (s *sim) sleep(d time.Duration) {
 	s.mu.Lock()
@@ -252,7 +255,7 @@ func (s *sim) rise() {
 		if r.IntN(8) == 0 {
 			outage *= 10
 		}
-		time.Sleep(outage)
+		rest(outage)
 		if !s.calm && r.IntN(12) == 0 {
 			s.reboot()
 		}
@@ -284,13 +287,13 @@ func (s *sim) bury() {
 	s.clients.Wait()
 	s.work.Wait()
 	s.probes.stopAll()
-	time.Sleep(time.Until(end)) // how long that took is a matter of chance
-	s.ports.releaseAll() // the kernel closes what a dead process held
+	rest(time.Until(end)) // how long that took is a matter of chance
+	s.ports.releaseAll()  // the kernel closes what a dead process held
 }
 
 // reopen assembles the next agent.
 func (s *sim) reopen() {
-	s.containers.reopen(s.name)
+	s.containers.reopen()
 	s.mu.Lock()
 	s.dead, s.rising, s.down = false, true, make(chan struct{})
 	s.agentCtx, s.cancel = context.WithCancel(context.Background())
@@ -326,16 +329,29 @@ func (s *sim) finish() {
 	if s.broke != "" {
 		return
 	}
-	time.Sleep(777 * time.Microsecond) // not at the instant of what came last
+	rest(777 * time.Microsecond) // not at the instant of what came last
 	s.mu.Lock()
 	s.calm = true
 	s.noteLocked("CALM")
 	s.mu.Unlock()
 	s.await(10*time.Minute, "the rollout did not end", s.rolloutEnded)
 	s.lastUp()
-	s.await(10*time.Minute, "it did not converge", s.converged)
+	s.await(10*time.Minute, "it did not converge", func() string {
+		if s.spoilt() {
+			s.lastUp()
+		}
+		return s.converged()
+	})
 	s.takeAway()
 	s.await(5*time.Minute, "something is left after down", s.nothingLeft)
+}
+
+// spoilt says that a fault of before the calm rolled the last up back: it hit
+// a task that was being started then.
+func (s *sim) spoilt() bool {
+	st, _ := s.w.stack("shop")
+	return st != nil && st.Rollout != nil && st.Rollout.Failed != 0 && strings.Contains(st.Rollout.Reason, errDisk.Error()) &&
+		st.Rollout.State == api.RolloutRolledBack
 }
 
 // await gives a condition some time to hold.
@@ -352,8 +368,7 @@ func (s *sim) await(most time.Duration, what string, wrong func() string) {
 		if time.Now().After(end) {
 			break
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
+		s.bench.pass(time.Second)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -494,13 +509,7 @@ func lastLines(text string, n int) string {
 
 func TestSim_SameSeed_SameLog(t *testing.T) {
 	root := simRoot(t)
-	if *simSeed != 0 {
-		for i := range 2 {
-			os.WriteFile(fmt.Sprint("/tmp/simlog", i), []byte(play(t, root, *simSeed, 500).text()), 0o644)
-		}
-		return
-	}
-	for seed := range uint64(*simSame) {
+	for seed := range *simSame {
 		a, b := play(t, root, seed, 300).text(), play(t, root, seed, 300).text()
 		if a == b {
 			continue

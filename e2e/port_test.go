@@ -33,8 +33,13 @@ volumes: {data: {}}
 	s.up(t)
 	web, writer := pound(t, "http://127.0.0.1:8093/"), pound(t, "http://127.0.0.1:8094/")
 	for _, args := range [][]string{
-		{"restart", "web"}, {"scale", "web=3"}, {"scale", "web=1"}, {"up", "-d", "--force-recreate", "web"},
-		{"rollback"}, {"restart", "writer"}, {"restart"},
+		{"restart", "web"},
+		{"scale", "web=3"},
+		{"scale", "web=1"},
+		{"up", "-d", "--force-recreate", "web"},
+		{"rollback"},
+		{"restart", "writer"},
+		{"restart"},
 	} {
 		if r := s.berth(t, args...); r.code != 0 {
 			t.Errorf("%v: %s", args, r)
