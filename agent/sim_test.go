@@ -368,7 +368,7 @@ func (s *sim) await(most time.Duration, what string, wrong func() string) {
 		if time.Now().After(end) {
 			break
 		}
-		s.bench.pass(time.Second)
+		s.pass(time.Second)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
