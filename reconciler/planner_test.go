@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,13 +93,16 @@ func exited(code int, since, ran time.Duration, failures int) func(*Task) {
 }
 func lost(t *Task) { t.Lost, t.ExitCode, t.Reason = true, -1, "the machine was restarted" }
 
-// cases are goldens: what is wanted, what is there, and in
-// testdata/plans/NAME.txt what shall be done.
-var cases = []struct {
+// goldenCase is one input of the planner.
+type goldenCase struct {
 	name  string
 	want  Stack
 	tasks []Task
-}{
+}
+
+// cases are goldens: what is wanted, what is there, and in
+// testdata/plans/NAME.txt what shall be done.
+var cases = []goldenCase{
 	{"an empty machine gets everything at once", stack(web(3), web(1, named("db"))), nil},
 	{"what is there and ready is left alone", stack(web(2)), []Task{running("web", 1, 1, "k2"), running("web", 2, 1, "k2")}},
 	{"a started task is published once it is ready", stack(web(2)), []Task{running("web", 1, 1, "k2", unpublished), running("web", 2, 1, "k2", unready)}},
@@ -165,7 +169,9 @@ var cases = []struct {
 	}(), nil},
 }
 
-func TestPlanStack_GoldenPlans(t *testing.T) {
+func TestPlanStack_GoldenPlans(t *testing.T) { golden(t, cases) }
+
+func golden(t *testing.T, cases []goldenCase) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			seen := Observed{Tasks: c.tasks, Networks: map[string]bool{}}
@@ -203,7 +209,7 @@ func TestPlanStack_GoldenPlans(t *testing.T) {
 }
 
 func TestPlanStack_SameInput_SamePlan(t *testing.T) {
-	for _, c := range cases {
+	for _, c := range slices.Concat(cases, rollouts) {
 		seen := Observed{Tasks: c.tasks, Networks: map[string]bool{}}
 		first := PlanStack(c.want, seen, noon).String()
 		for range 20 {

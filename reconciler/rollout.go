@@ -149,6 +149,9 @@ func (p *planner) decide() {
 	switch {
 	case why == "" || !r.Stable || action == ActionContinue:
 	case action == ActionRollback && r.State == Progressing:
+		// No more tasks of a version that is given up. Actions that others follow
+		// stand before and keep their places.
+		p.plan.Actions = slices.DeleteFunc(p.plan.Actions, func(a Action) bool { return a.Kind == CreateTask && r.Touched[a.Service] })
 		p.act(Action{Kind: RollBack, Target: p.want.Name, Cause: why})
 	default:
 		p.act(Action{Kind: PauseRollout, Target: p.want.Name, Cause: why})

@@ -137,7 +137,9 @@ func (m *machine) person() {
 		change(func(r *Rollout) { r.State = Paused })
 		m.note("pause")
 	case n < 3 && (r.State == Paused || r.State == RollbackPaused):
-		change(func(r *Rollout) { r.State = map[RolloutState]RolloutState{Paused: Progressing, RollbackPaused: RollingBack}[r.State] })
+		change(func(r *Rollout) {
+			r.State = map[RolloutState]RolloutState{Paused: Progressing, RollbackPaused: RollingBack}[r.State]
+		})
 		m.note("resume")
 	case n == 3 && r.Canary != "":
 		change(func(r *Rollout) { r.State, r.Canary = Progressing, "" })
@@ -162,7 +164,9 @@ func release(t *rapid.T, n int, good bool) map[string]Service {
 		if kind := kinds[draw(" kind", len(kinds)-1)]; !good && kind != "" {
 			key += ":" + kind
 		}
-		ms := func(what string, most int) time.Duration { return time.Duration(draw(what, most)) * 500 * time.Millisecond }
+		ms := func(what string, most int) time.Duration {
+			return time.Duration(draw(what, most)) * 500 * time.Millisecond
+		}
 		s := Service{
 			Name: name, Key: key, InPlace: "i", Replicas: 1 + draw(" replicas", 2), Networks: []string{"net"},
 			Drain: ms(" drain", 4), Grace: time.Second, Deadline: 6 * time.Second, MinReady: ms(" min-ready", 2),
