@@ -275,7 +275,7 @@ func (s *sim) lastUp() {
 	s.file.good()
 	for {
 		s.riseIfDead()
-		rest(10 * time.Second) // somebody else may have the lock
+		rest(30 * time.Second) // what hung has ended, and who had the lock
 		s.note("the last up")
 		s.mu.Lock()
 		s.checks.acted(s)

@@ -250,7 +250,11 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 	}
 	oldLive := slices.ContainsFunc(old, (*Task).live)
 	if cur == nil && s.OneShot && s.Completed {
-		p.succeeded(s, old, "this version has run to its end before", st)
+		const why = "this version has run to its end before"
+		if len(old) > 0 && old[0].State == TaskExited {
+			p.on(RemoveTask, old[0], why)
+		}
+		p.succeeded(s, old, why, st)
 		return
 	}
 	if cur == nil {
