@@ -54,10 +54,10 @@ func targets(t *store.Task) []uint16 {
 	return out
 }
 
-// ready says whether t listens, or need not. One that was published once has
-// shown it.
+// ready says whether t listens, or need not. One that was ready once, perhaps
+// for an agent that died, has shown it.
 func (l *listeners) ready(t *store.Task) bool {
-	if t.Rotation || t.Published || t.Listened || !t.Withdrawn.IsZero() || len(targets(t)) == 0 {
+	if t.Rotation || t.Published || t.Listened || !t.ReadyAt.IsZero() || !t.Withdrawn.IsZero() || len(targets(t)) == 0 {
 		return true
 	}
 	l.mu.Lock()
