@@ -271,6 +271,13 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 		p.exited(s, slot, cur, old, st)
 		return
 	}
+	p.running(s, cur, old, busy, st)
+}
+
+// running plans a slot whose current task runs.
+func (p *planner) running(s *Service, cur *Task, old []*Task, busy *int, st *Status) {
+	slot := cur.Slot
+	oldLive := slices.ContainsFunc(old, (*Task).live)
 	st.Updated++
 	if cur.InPlace != s.InPlace {
 		p.on(UpdateTask, cur, "limits or contents changed")
