@@ -26,6 +26,7 @@ type checks struct {
 	// floors are how many tasks of a service must serve, and since when.
 	floors map[string][]floor
 
+	changed time.Time     // what is wanted, or somebody acted
 	rollout store.Rollout // the newest that was seen
 	byUser  bool          // somebody acted since it was seen
 }
@@ -47,6 +48,7 @@ func newChecks() checks {
 func (c *checks) wanted(s *sim, st *store.Stack, r *store.Revision) {
 	c.rollouts(s, st)
 	now := time.Now()
+	c.changed = now
 	names := map[string]bool{}
 	for name := range c.floors {
 		names[name] = true
@@ -136,7 +138,7 @@ func (c *checks) rollouts(s *sim, st *store.Stack) {
 }
 
 // acted is a person who changes what is wanted.
-func (c *checks) acted(*sim) { c.steady, c.byUser = nil, true }
+func (c *checks) acted(*sim) { c.steady, c.byUser, c.changed = nil, true, time.Now() }
 
 // disturbed is a program that ends or fails by itself.
 func (c *checks) disturbed() { c.steady = nil }
@@ -153,7 +155,7 @@ func (c *checks) crashed(s *sim) {
 	}
 	plan := s.loop.plans["shop"]
 	s.loop.mu.Unlock()
-	if plan == nil || !plan.Settled() {
+	if plan == nil || !plan.Settled() || time.Since(c.changed) < time.Second {
 		return
 	}
 	s.containers.mu.Lock()

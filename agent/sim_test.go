@@ -49,7 +49,8 @@ type sim struct {
 	file file // what the people have in their editor
 
 	mu       sync.Mutex
-	draws    map[string]uint64
+	draws    map[string]uint64 // how often, in this life
+	lives    int               // agents so far
 	labels   map[string]string // by task id
 	ids      map[string]string // by label
 	dead     bool              // the agent crashed: what it does has no effect
@@ -98,7 +99,7 @@ func (s *sim) draw(what string) *rand.Rand {
 	s.draws[what]++
 	h := fnv.New64a()
 	h.Write([]byte(what))
-	return rand.New(rand.NewPCG(s.seed, h.Sum64()+n*0x9e3779b97f4a7c15))
+	return rand.New(rand.NewPCG(s.seed+uint64(s.lives)<<32, h.Sum64()+n*0x9e3779b97f4a7c15))
 }
 
 // note adds a line to the log.
@@ -295,6 +296,10 @@ func (s *sim) bury() {
 func (s *sim) reopen() {
 	s.containers.reopen()
 	s.mu.Lock()
+	// Whether a call came just before the crash or just after is chance: the
+	// next life does not depend on it.
+	clear(s.draws)
+	s.lives++
 	s.dead, s.rising, s.down = false, true, make(chan struct{})
 	s.agentCtx, s.cancel = context.WithCancel(context.Background())
 	s.mu.Unlock()
