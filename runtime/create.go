@@ -261,11 +261,14 @@ func (r *Runtime) runtimeDelete(ctx context.Context, t *task) error {
 // endConmon gives conmon a moment to end by itself, so that the log is whole.
 func (r *Runtime) endConmon(t *task) {
 	_, conmon := t.handles()
-	deadline := time.Now().Add(2 * time.Second)
-	for conmon.alive() && time.Now().Before(deadline) {
-		<-time.After(2 * time.Millisecond)
+	await := func(d time.Duration) {
+		for deadline := time.Now().Add(d); conmon.alive() && time.Now().Before(deadline); {
+			<-time.After(2 * time.Millisecond)
+		}
 	}
+	await(2 * time.Second)
 	_ = conmon.signal(sigKill)
+	await(2 * time.Second) // a call that it is in, such as writing the exit file, still ends
 }
 
 // RemoveLog removes the log files of a deleted container. Idempotent.
