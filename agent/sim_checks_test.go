@@ -416,8 +416,10 @@ func (s *sim) converged() string {
 	if got := s.host.list(); len(got) != 1 {
 		bad("ports held: %v", got)
 	}
-	if err := s.w.flush(); err != nil || !s.sameAsStored() {
-		bad("memory and store differ: %v", err)
+	if len(wrong) == 0 { // it costs more than the rest
+		if err := s.w.flush(); err != nil || !s.sameAsStored() {
+			bad("memory and store differ: %v", err)
+		}
 	}
 	slices.Sort(wrong)
 	return strings.Join(wrong, "\n")
