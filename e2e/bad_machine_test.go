@@ -1,8 +1,8 @@
 package e2e_test
 
 import (
-	"fmt"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
