@@ -16,6 +16,48 @@ import (
 	"berth/store"
 )
 
+// Defaults of a rollout for a silent file (DESIGN.md, Rollout).
+const (
+	defaultGrace       = 10 * time.Second
+	defaultDrain       = 30 * time.Second
+	defaultParallelism = 1
+	defaultMonitor     = 10 * time.Second
+)
+
+// updateOf fills the defaults of update_config in, or those of
+// rollback_config while rolling back: then all at once, as what is gone back
+// to has been watched before, and a failure pauses.
+func updateOf(s *spec.Service, rollback bool) reconciler.Update {
+	u := reconciler.Update{Parallelism: defaultParallelism, Monitor: defaultMonitor}
+	from := s.Update
+	if rollback {
+		u = reconciler.Update{OnFailure: reconciler.ActionPause}
+		from = s.Rollback
+	}
+	if from == nil {
+		return u
+	}
+	if from.Parallelism != nil {
+		u.Parallelism = *from.Parallelism
+	}
+	if from.Delay != nil {
+		u.Delay = *from.Delay
+	}
+	if from.Monitor != nil {
+		u.Monitor = *from.Monitor
+	}
+	u.MaxFailureRatio = from.MaxFailureRatio
+	switch from.FailureAction {
+	case "rollback":
+		u.OnFailure = reconciler.ActionRollback
+	case "pause":
+		u.OnFailure = reconciler.ActionPause
+	case "continue":
+		u.OnFailure = reconciler.ActionContinue
+	}
+	return u
+}
+
 // identity gives what the hash of a service covers beside its own fields.
 func identity(v view, r *store.Revision, service string) spec.Identity {
 	s := r.Stack.Services[service]

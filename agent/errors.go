@@ -106,3 +106,7 @@ func encoded(v any) []byte {
 func notFound(format string, args ...any) error {
 	return &api.Error{Status: http.StatusNotFound, Code: api.CodeNotFound, Detail: fmt.Sprintf(format, args...)}
 }
+
+func conflict(hint, format string, args ...any) error {
+	return &api.Error{Status: http.StatusConflict, Code: api.CodeConflict, Detail: fmt.Sprintf(format, args...), Hint: hint}
+}
