@@ -1,0 +1,160 @@
+package e2e_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"berth/spec"
+	"berth/testbed"
+)
+
+// conformance is the folder of the run-time conformance suite: one small stack
+// per attribute, with assertions from inside or outside of its containers. A
+// script names what it proves in lines that begin with "# proves:", as paths
+// of spec.Support.
+const conformance = "../testdata/conformance"
+
+// TestConformance plays the scripts against one agent. Each has a folder and a
+// stack of its own, which is taken away at its end. Beside what testscript
+// knows there are
+//
+//	berth ARGS…               the command line; its output is what stdout and stderr look at
+//	eventually REGEXP ARGS…   berth ARGS…, again until it prints what matches
+//
+// A script that this machine can't play says `[!thing] skip 'what is missing'`.
+func TestConformance(t *testing.T) {
+	testbed.NeedKernel(t)
+	m := newMachine(t)
+	m.must(t, "ls") // starts the agent
+	c := &tally{T: t}
+	t.Cleanup(func() {
+		t.Logf("conformance: %d of %d scripts played", c.played-len(c.skipped), c.played)
+		for _, s := range c.skipped {
+			t.Logf("not on this machine: %s", s)
+		}
+	})
+	testscript.RunT(c, testscript.Params{
+		Dir:       conformance,
+		Setup:     func(env *testscript.Env) error { return m.script(t, env) },
+		Condition: capability,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"berth": func(ts *testscript.TestScript, neg bool, args []string) {
+				switch err := ts.Exec("berth", args...); {
+				case err != nil && !neg:
+					ts.Fatalf("berth %s: %v", strings.Join(args, " "), err)
+				case err == nil && neg:
+					ts.Fatalf("berth %s succeeded", strings.Join(args, " "))
+				}
+			},
+			"eventually": func(ts *testscript.TestScript, _ bool, args []string) {
+				want := regexp.MustCompile("(?m)" + args[0])
+				for begin := time.Now(); ; <-time.After(50 * time.Millisecond) {
+					err := ts.Exec("berth", args[1:]...)
+					out := ts.ReadFile("stdout")
+					if want.MatchString(out) {
+						return
+					}
+					if time.Since(begin) > 20*time.Second {
+						ts.Fatalf("berth %s never printed %s: %v\n%s", strings.Join(args[1:], " "), want, err, out)
+					}
+				}
+			},
+		},
+	})
+}
+
+// script gives a script its stack on m.
+func (m *machine) script(t *testing.T, env *testscript.Env) error {
+	name := strings.TrimPrefix(filepath.Base(env.WorkDir), "script-")
+	env.Vars = append(env.Vars,
+		"PATH="+filepath.Dir(program(t, "berth"))+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"BERTH_ROOT="+m.root, "BERTH_RUN="+m.run, "BERTH_CONFIG="+m.config,
+		"COMPOSE_PROJECT_NAME="+name, "REGISTRY="+mirror(t))
+	env.Defer(func() {
+		down := exec.Command(program(t, "berth"), "-p", name, "down", "--volumes", "--timeout", "0")
+		down.Env = env.Vars
+		if out, err := down.CombinedOutput(); err != nil {
+			t.Errorf("take away %s: %v: %s", name, err, out)
+		}
+	})
+	return nil
+}
+
+// capability says what this machine has, for conditions in scripts.
+func capability(name string) (bool, error) {
+	switch name {
+	case "cgroup2":
+		_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+		return err == nil, nil
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
+
+// tally is a test that counts the scripts under it, and why some were not
+// played.
+type tally struct {
+	*testing.T
+	all *tally
+
+	mu      sync.Mutex
+	played  int
+	skipped []string
+}
+
+func (c *tally) Run(name string, f func(testscript.T)) {
+	c.mu.Lock()
+	c.played++
+	c.mu.Unlock()
+	c.T.Run(name, func(t *testing.T) { f(&tally{T: t, all: c}) })
+}
+
+func (c *tally) Skip(args ...any) {
+	c.all.mu.Lock()
+	c.all.skipped = append(c.all.skipped, filepath.Base(c.Name())+": "+fmt.Sprint(args...))
+	c.all.mu.Unlock()
+	c.T.Skip(args...)
+}
+
+func (c *tally) Verbose() bool { return testing.Verbose() }
+
+// TestConformance_ProvesEveryAttribute holds the scripts to the table of
+// support: what Berth says it honours has a script that proves it.
+func TestConformance_ProvesEveryAttribute(t *testing.T) {
+	scripts, err := filepath.Glob(filepath.Join(conformance, "*.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proven := map[string]bool{}
+	for _, path := range scripts {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			paths, ok := strings.CutPrefix(line, "# proves:")
+			for _, p := range strings.Fields(paths) {
+				// What is inside is proven with what holds it.
+				for ok && p != "" && !proven[p] {
+					proven[p] = true
+					p = p[:max(0, strings.LastIndex(p, "."))]
+				}
+			}
+		}
+	}
+	for _, a := range spec.Support() {
+		// Attributes that jobs and pre_start steps have in common with services.
+		shared := strings.HasPrefix(a.Path, "services.*.pre_start.[].") || strings.HasPrefix(a.Path, "jobs.*.")
+		if a.Honoured && !proven[a.Path] && !shared {
+			t.Logf("no script proves %s", a.Path)
+		}
+	}
+}
