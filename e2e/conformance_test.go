@@ -91,8 +91,7 @@ func (m *machine) script(t *testing.T, env *testscript.Env) error {
 
 // capability says what this machine has, for conditions in scripts.
 func capability(name string) (bool, error) {
-	switch name {
-	case "cgroup2":
+	if name == "cgroup2" {
 		_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 		return err == nil, nil
 	}
