@@ -16,6 +16,7 @@ import (
 
 	"berth/spec"
 	"berth/store"
+	"berth/testbed"
 )
 
 var loopback4 = netip.MustParseAddr("127.0.0.1")
@@ -128,19 +129,7 @@ func serveRaw(t *testing.T, f func(net.Conn)) uint16 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				f(c)
-			}()
-		}
-	}()
+	testbed.Accept(t, l, f)
 	return portOf(t, l.Addr().String())
 }
 

@@ -78,20 +78,26 @@ func TestRecover_AHalfMadeTask_IsTakenBackAndMadeAnew(t *testing.T) {
 	})
 }
 
+// forgetStart makes the record of a task what it was before its start.
+func (b *bench) forgetStart(id string) {
+	b.t.Helper()
+	err := b.w.commit(func(c *change) error {
+		next := *c.w.tasks[id]
+		next.State, next.Published, next.Rotation, next.Started = "pending", false, false, time.Time{}
+		c.putTask(next)
+		return nil
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func TestRecover_ATaskWhoseStartWasNotNoted_IsAdopted(t *testing.T) {
 	simulate(t, func(b *bench) {
 		b.up(stackOf("shop", service("web", "web:1")))
 		id := b.id("web/1.1")
 		b.crash(func() {
-			err := b.w.commit(func(c *change) error {
-				next := *c.w.tasks[id]
-				next.State, next.Published, next.Rotation, next.Started = "pending", false, false, time.Time{}
-				c.putTask(next)
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			b.forgetStart(id)
 		})
 		b.pass(time.Second)
 		b.expectTasks("web/1.1 running published")
@@ -108,15 +114,7 @@ func TestRecover_ATaskWhoseStartWasCutOff_IsStartedOnce(t *testing.T) {
 		b.crash(func() {
 			status := &b.containers.all[id].status
 			status.State, status.Pid = runtime.StateCreated, 0
-			err := b.w.commit(func(c *change) error {
-				next := *c.w.tasks[id]
-				next.State, next.Published, next.Rotation, next.Started = "pending", false, false, time.Time{}
-				c.putTask(next)
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			b.forgetStart(id)
 		})
 		b.pass(time.Second)
 		b.expectTasks("web/1.1 running published")

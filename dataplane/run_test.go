@@ -374,20 +374,10 @@ func TestLoopback_HalfClose_BackendsInTurnAndDeadOnesSkipped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					b, _ := io.ReadAll(c) // until the client's half is closed
-					fmt.Fprintf(c, "%s got %d\n", name, len(b))
-				}()
-			}
-		}()
+		testbed.Accept(t, l, func(c net.Conn) {
+			b, _ := io.ReadAll(c) // until the client's half is closed
+			fmt.Fprintf(c, "%s got %d\n", name, len(b))
+		})
 		return l.Addr().(*net.TCPAddr).AddrPort()
 	}
 	dead := netip.MustParseAddrPort("127.0.0.1:1")

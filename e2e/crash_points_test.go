@@ -455,35 +455,6 @@ func (v *victim) isGone(t *testing.T) {
 	v.holds(t, "a removal", known)
 }
 
-// trickle is a load that leaves the machine to the agents: 50 requests a second
-// on connections of their own.
-func trickle(t *testing.T, target string) *load {
-	t.Helper()
-	l := &load{stop: make(chan struct{}), served: map[string]int{}}
-	l.done.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-l.stop:
-				return
-			case <-tick.C:
-			}
-			begin := time.Now()
-			body, err := fetch(target)
-			l.mu.Lock()
-			if err != nil {
-				l.failed = append(l.failed, fmt.Sprintf("%s: after %s: %v", begin.Format("15:04:05.000"), time.Since(begin), err))
-			} else {
-				l.served[body]++
-			}
-			l.mu.Unlock()
-		}
-	})
-	t.Cleanup(l.end)
-	return l
-}
-
 // mortalAgent builds a berthd that can be told to die, once.
 var mortalAgent = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(programs, "berthd-crashpoints")

@@ -50,21 +50,32 @@ func fetch(target string) (string, error) {
 
 // load is a steady stream of requests, each on a connection of its own.
 type load struct {
-	stop    chan struct{}
-	done    sync.WaitGroup
-	mu      sync.Mutex
-	served  map[string]int // by answer
-	failed  []string
-	workers int
+	stop   chan struct{}
+	done   sync.WaitGroup
+	mu     sync.Mutex
+	served map[string]int // by answer
+	failed []string
 }
 
-// pound starts a load on target. It goes on until end.
+// pound starts a load of 400 requests a second on target. It goes on until end.
 func pound(t *testing.T, target string) *load {
 	t.Helper()
-	l := &load{stop: make(chan struct{}), served: map[string]int{}, workers: 4}
-	for range l.workers {
+	return begin(t, target, 4, 10*time.Millisecond)
+}
+
+// trickle is a load that leaves the machine to the agents: 50 requests a second.
+func trickle(t *testing.T, target string) *load {
+	t.Helper()
+	return begin(t, target, 1, 20*time.Millisecond)
+}
+
+// begin starts a load in which each of the workers asks at most once in every.
+func begin(t *testing.T, target string, workers int, every time.Duration) *load {
+	t.Helper()
+	l := &load{stop: make(chan struct{}), served: map[string]int{}}
+	for range workers {
 		l.done.Go(func() {
-			tick := time.NewTicker(10 * time.Millisecond)
+			tick := time.NewTicker(every)
 			defer tick.Stop()
 			for {
 				select {
@@ -72,20 +83,25 @@ func pound(t *testing.T, target string) *load {
 					return
 				case <-tick.C:
 				}
-				begin := time.Now()
-				body, err := fetch(target)
-				l.mu.Lock()
-				if err != nil {
-					l.failed = append(l.failed, fmt.Sprintf("%s: after %s: %v", begin.Format("15:04:05.000"), time.Since(begin), err))
-				} else {
-					l.served[body]++
-				}
-				l.mu.Unlock()
+				l.ask(target)
 			}
 		})
 	}
 	t.Cleanup(l.end)
 	return l
+}
+
+// ask makes one request and notes how it went.
+func (l *load) ask(target string) {
+	begin := time.Now()
+	body, err := fetch(target)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.failed = append(l.failed, fmt.Sprintf("%s: after %s: %v", begin.Format("15:04:05.000"), time.Since(begin), err))
+		return
+	}
+	l.served[body]++
 }
 
 func (l *load) end() {

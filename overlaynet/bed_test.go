@@ -164,28 +164,18 @@ func serve(t testing.TB, path, name string, port int) {
 		if err != nil {
 			return err
 		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
+		testbed.Accept(t, l, func(c net.Conn) {
+			host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+			fmt.Fprintf(c, "%s %s\n", name, host)
+			buf := make([]byte, 512)
+			for { // echo
+				n, err := c.Read(buf)
 				if err != nil {
 					return
 				}
-				go func() {
-					defer c.Close()
-					host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
-					fmt.Fprintf(c, "%s %s\n", name, host)
-					buf := make([]byte, 512)
-					for { // echo
-						n, err := c.Read(buf)
-						if err != nil {
-							return
-						}
-						c.Write(buf[:n])
-					}
-				}()
+				c.Write(buf[:n])
 			}
-		}()
+		})
 		return serveUDP(t, name, at)
 	})
 	if err != nil {
