@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // doubtful files: each txtar in testdata/bad has the files and, as want, what
 // is printed.
 func TestLoad_BadFiles_SayWhatAndWhere(t *testing.T) {
-	files, err := filepath.Glob("testdata/bad/*.txtar")
+	files, err := filepath.Glob("../testdata/bad/*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}

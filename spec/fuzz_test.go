@@ -14,7 +14,7 @@ import (
 // FuzzLoad: whatever stands in a Compose file, Load neither panics nor fails,
 // and each error has a place.
 func FuzzLoad(f *testing.F) {
-	bad, err := filepath.Glob("testdata/bad/*.txtar")
+	bad, err := filepath.Glob("../testdata/bad/*.txtar")
 	if err != nil {
 		f.Fatal(err)
 	}
