@@ -111,7 +111,7 @@ func (a *Agent) changeAndFollow(ctx context.Context, stack string, services []st
 func (a *Agent) retryFailed(stack string, services []string) (any bool) {
 	for _, t := range a.w.view().tasks {
 		failed := t.State == store.StateExited && (t.ExitCode != 0 || t.Reason != "")
-		if t.Stack == stack && failed && (len(services) == 0 || slices.Contains(services, t.Service)) {
+		if t.Stack == stack && t.OneOff == nil && failed && (len(services) == 0 || slices.Contains(services, t.Service)) {
 			a.w.note(t.ID, func(t *store.Task) { t.Retry = true })
 			any = true
 		}
@@ -174,6 +174,9 @@ func (a *Agent) running(stack string, services []string) []*store.Task {
 
 func (a *Agent) pause(ctx context.Context, stack string, services []string, pause bool) (*api.Done, error) {
 	for _, t := range a.running(stack, services) {
+		if t.OneOff != nil {
+			continue
+		}
 		var err error
 		state := store.StateRunning
 		verb := "unpause"
@@ -211,7 +214,7 @@ func (a *Agent) removeServices(ctx context.Context, stack string, services []str
 		}
 	}
 	for _, t := range a.w.view().tasks {
-		if t.Stack != stack || !slices.Contains(services, t.Service) || t.State != store.StateExited {
+		if t.Stack != stack || t.OneOff != nil || !slices.Contains(services, t.Service) || t.State != store.StateExited {
 			continue
 		}
 		s, _ := a.w.stack(stack)

@@ -197,7 +197,7 @@ func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
 		}
 		var kept []*store.Task
 		for _, o := range c.w.tasks {
-			if o.Stack == t.Stack && o.Service == t.Service && o.Slot == t.Slot && o.State == store.StateRemoved {
+			if t.OneOff == nil && o.OneOff == nil && o.Stack == t.Stack && o.Service == t.Service && o.Slot == t.Slot && o.State == store.StateRemoved {
 				kept = append(kept, o)
 			}
 		}

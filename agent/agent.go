@@ -45,6 +45,7 @@ type Agent struct {
 	listens *listeners
 	events  *events
 	holds   *holds
+	oneOffs *oneOffs
 	ensured ensured
 	ports   *ports
 	applies *applies
@@ -147,6 +148,7 @@ func (a *Agent) assemble() error {
 	a.applies = newApplies()
 	a.flows = newFlows(a)
 	a.holds = newHolds(a)
+	a.oneOffs = newOneOffs(a)
 	a.listens = newListeners(a)
 	a.probes = newProbes(a)
 	a.traffic = newTraffic(a)

@@ -32,7 +32,7 @@ func (a *Agent) container(ctx context.Context, t *store.Task, img images.Image, 
 		User: first(s.User, img.Config.User), GroupAdd: s.GroupAdd,
 		WorkingDir: first(s.WorkingDir, img.Config.WorkingDir),
 		Hostname:   first(s.Hostname, t.ID), Domainname: s.Domainname,
-		TTY: s.TTY, Stdin: s.StdinOpen, Init: s.Init,
+		TTY: s.TTY, Stdin: s.StdinOpen, StdinOnce: t.OneOff != nil && !s.TTY, Init: s.Init,
 		Labels: labels(t), Annotations: s.Annotations,
 		Resources: resources(s.Resources), ShmSize: s.ShmSize, OomScore: s.OomScore,
 		CapAdd: s.CapAdd, CapDrop: s.CapDrop, Privileged: s.Privileged, ReadOnly: s.ReadOnly,
@@ -128,7 +128,7 @@ func logCaps(l spec.Logging) (size int64, files int, err error) {
 // deliver mounts the configs and secrets of t, with their owners and modes,
 // from a tmpfs of its own.
 func (a *Agent) deliver(t *store.Task, c *runtime.Container) error {
-	r, err := a.revision(t.Stack, t.Revision)
+	r, err := a.revisionOf(t)
 	if err != nil {
 		return err
 	}

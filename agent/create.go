@@ -26,8 +26,13 @@ func (a *Agent) runTask(ctx context.Context, id string) error {
 	if t == nil || t.State != store.StatePending {
 		return nil
 	}
-	err := a.makeContainer(ctx, t)
-	began := time.Now()
+	return a.startTask(ctx, t, a.makeContainer(ctx, t))
+}
+
+// startTask runs the program of a task whose container was made, or failed to
+// be (err), and notes how that went.
+func (a *Agent) startTask(ctx context.Context, t *store.Task, err error) error {
+	id, began := t.ID, time.Now()
 	if err == nil {
 		err = a.containers.Start(ctx, id)
 	}

@@ -309,6 +309,14 @@ func (a *Agent) observed(v view, s *store.Stack, r *store.Revision) reconciler.O
 		if t.Stack != s.Name {
 			continue
 		}
+		if t.OneOff != nil && s.Removing == nil { // none of the planner's before it ends the stack
+			if t.State != store.StateRemoved {
+				for _, e := range t.Endpoints {
+					used[e.Network] = true
+				}
+			}
+			continue
+		}
 		slot := fmt.Sprintf("%s/%d", t.Service, t.Slot)
 		o.Attempts[slot] = max(o.Attempts[slot], t.Attempt)
 		if t.State == store.StateRemoved {

@@ -85,7 +85,7 @@ func (e *explainer) tasks(service string, replicas int) []api.Cause {
 		slots[n+1] = nil
 	}
 	for _, t := range slices.Backward(e.v.tasks) {
-		if t.Stack == e.s.Name && t.Service == service && (t.Live() || t.State == store.StateExited && t.Slot <= replicas) {
+		if t.Stack == e.s.Name && t.Service == service && t.OneOff == nil && (t.Live() || t.State == store.StateExited && t.Slot <= replicas) {
 			slots[t.Slot] = append(slots[t.Slot], t)
 		}
 	}

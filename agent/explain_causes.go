@@ -184,7 +184,7 @@ func (e *explainer) culprit(service string, revision uint64) *store.Task {
 	var found *store.Task
 	for _, t := range e.v.tasks {
 		ended := t.State == store.StateExited || t.State == store.StateRemoved
-		if t.Stack == e.s.Name && t.Service == service && t.Revision == revision && ended && t.ExitCode != 0 && t.StopAt.IsZero() &&
+		if t.Stack == e.s.Name && t.Service == service && t.OneOff == nil && t.Revision == revision && ended && t.ExitCode != 0 && t.StopAt.IsZero() &&
 			(found == nil || t.Finished.After(found.Finished)) {
 			found = t
 		}

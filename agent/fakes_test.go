@@ -454,11 +454,14 @@ func (f *fakeContainers) answer(g func(ctx context.Context, id string, e runtime
 	f.exec = g
 }
 
-func (f *fakeContainers) Attach(ctx context.Context, id string, stdin io.Reader, stdout, _ io.Writer, _ <-chan runtime.WindowSize) error {
+func (f *fakeContainers) Attach(ctx context.Context, id string, s runtime.Streams) error {
+	if s.Attached != nil {
+		s.Attached()
+	}
 	if f.attach == nil {
 		return nil
 	}
-	return f.attach(ctx, id, stdin, stdout)
+	return f.attach(ctx, id, s.Stdin, s.Stdout)
 }
 
 func (f *fakeContainers) Logs(ctx context.Context, id string, o runtime.LogOptions, each func(runtime.LogLine) error) error {

@@ -128,7 +128,7 @@ const proof = 100 * time.Millisecond
 func (a *Agent) youngest(stack string, w *watcher) time.Duration {
 	var left time.Duration
 	for _, t := range a.w.view().tasks {
-		if t.Stack == stack && w.cares(t.Service) && t.State == store.StateRunning && t.Health == "" {
+		if t.Stack == stack && w.cares(t.Service) && t.OneOff == nil && t.State == store.StateRunning && t.Health == "" {
 			left = max(left, proof-time.Since(t.Started))
 		}
 	}

@@ -22,5 +22,10 @@ func labels(t *store.Task) map[string]string {
 		"sh.berth.task":                       t.ID,
 		"sh.berth.revision":                   strconv.FormatUint(t.Revision, 10),
 	})
+	if t.OneOff != nil {
+		out["com.docker.compose.oneoff"] = "True"
+		out["com.docker.compose.container-number"] = "1"
+		out["com.docker.compose.slug"] = t.ID
+	}
 	return out
 }

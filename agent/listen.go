@@ -79,7 +79,7 @@ func (l *listeners) reason(t *store.Task) string {
 func expected(v view, t *store.Task) bool {
 	before := false
 	for _, o := range v.tasks {
-		if o.ID == t.ID || o.Stack != t.Stack || o.Service != t.Service || !o.Created.Before(t.Created) {
+		if o.ID == t.ID || o.OneOff != nil || o.Stack != t.Stack || o.Service != t.Service || !o.Created.Before(t.Created) {
 			continue
 		}
 		if o.Key == t.Key && !o.Listened && !o.ReadyAt.IsZero() {

@@ -30,7 +30,7 @@ func (a *Agent) mounts(ctx context.Context, t *store.Task, rootfs string, c *run
 			f()
 		}
 	}
-	r, err := a.revision(t.Stack, t.Revision)
+	r, err := a.revisionOf(t)
 	if err != nil {
 		return release, err
 	}

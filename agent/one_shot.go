@@ -51,7 +51,7 @@ func (a *Agent) completed(c *change, s *store.Stack, rev *store.Revision) map[st
 	for _, t := range c.w.tasks {
 		svc, ok := rev.Stack.Services[t.Service]
 		done := t.State == store.StateExited && t.ExitCode == 0 && t.Reason == ""
-		if !ok || !svc.OneShot || t.Stack != s.Name || !done || slices.Contains(out[t.Service], t.Key) {
+		if !ok || t.OneOff != nil || !svc.OneShot || t.Stack != s.Name || !done || slices.Contains(out[t.Service], t.Key) {
 			continue
 		}
 		list := append(slices.Clone(out[t.Service]), t.Key)

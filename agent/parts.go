@@ -60,8 +60,9 @@ type Containers interface {
 	Exits() <-chan runtime.Status
 	Exec(ctx context.Context, id string, e runtime.Exec) (exitCode int, err error)
 	// Attach copies a container's output from now on, and stdin to it.
-	// A slow writer is dropped, never the container.
-	Attach(ctx context.Context, id string, stdin io.Reader, stdout, stderr io.Writer, resize <-chan runtime.WindowSize) error
+	// A slow writer is dropped, never the container. A container that was not
+	// started yet may be attached to.
+	Attach(ctx context.Context, id string, s runtime.Streams) error
 	// Logs calls f for each line in order until f fails or, without Follow,
 	// the log ends. With Follow it ends when the container has exited.
 	Logs(ctx context.Context, id string, o runtime.LogOptions, f func(runtime.LogLine) error) error

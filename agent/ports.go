@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"berth/overlaynet"
@@ -21,9 +22,12 @@ type ports struct {
 	held map[string]*holding // by portName
 }
 
+// ofTask begins what stands for a stack where a one-off task holds a port.
+const ofTask = "task "
+
 // holding is one reserved port.
 type holding struct {
-	stack  string
+	stack  string // or ofTask and a name
 	claims []string
 	socket io.Closer
 }
@@ -137,9 +141,13 @@ func (p *ports) holder(stack string, claims []string, mine map[string]string) st
 			return "service " + s
 		}
 		for _, h := range p.held {
-			if h.stack != stack && slices.Contains(h.claims, c) {
-				return "stack " + h.stack
+			if h.stack == stack || !slices.Contains(h.claims, c) {
+				continue
 			}
+			if strings.HasPrefix(h.stack, ofTask) {
+				return h.stack
+			}
+			return "stack " + h.stack
 		}
 	}
 	return ""

@@ -193,7 +193,8 @@ func netOf(n *store.Network) overlaynet.Network {
 
 // anonymousVolumes names the volumes of t that have no name in the file: of
 // its mounts without a source, and of the image's VOLUMEs that nothing else is
-// mounted on. They belong to the slot, so a successor finds its data again.
+// mounted on. They belong to the slot, so a successor finds its data again; a
+// one-off task has its own.
 func (a *Agent) anonymousVolumes(s *store.Stack, t *store.Task) map[string]string {
 	targets := map[string]bool{}
 	for _, target := range a.imageVolumes(t.Digest) {
@@ -211,7 +212,11 @@ func (a *Agent) anonymousVolumes(s *store.Stack, t *store.Task) map[string]strin
 	}
 	out := map[string]string{}
 	for target := range targets {
-		sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d/%d/%s", s.UID, t.Service, t.Slot, s.Renewals[t.Service], target))
+		owner := fmt.Sprintf("%s/%s/%d/%d", s.UID, t.Service, t.Slot, s.Renewals[t.Service])
+		if t.OneOff != nil {
+			owner = t.ID
+		}
+		sum := sha256.Sum256([]byte(owner + "/" + target))
 		out[target] = strings.Join([]string{t.Stack, t.Service, hex.EncodeToString(sum[:8])}, "_")
 	}
 	return out

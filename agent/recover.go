@@ -11,6 +11,7 @@ import (
 
 	"berth/crash"
 	"berth/runtime"
+	"berth/spec"
 	"berth/store"
 )
 
@@ -198,18 +199,17 @@ func (a *Agent) sweepSecrets() error {
 	defer a.contents.Unlock()
 	tasks, used := map[string]bool{}, map[string]bool{}
 	for _, t := range a.w.view().tasks {
-		if t.State != store.StateRemoved {
-			tasks[t.ID] = true
+		if t.State == store.StateRemoved {
+			continue
+		}
+		tasks[t.ID] = true
+		if t.OneOff != nil {
+			usedDigests(used, &t.OneOff.Stack)
 		}
 	}
 	err := a.db.View(func(tx store.Tx) error {
 		return store.Each(tx, store.Revisions, "", func(_ string, r store.Revision) error {
-			for _, f := range r.Stack.Configs {
-				used[f.Digest] = true
-			}
-			for _, f := range r.Stack.Secrets {
-				used[f.Digest] = true
-			}
+			usedDigests(used, &r.Stack)
 			return nil
 		})
 	})
@@ -217,6 +217,16 @@ func (a *Agent) sweepSecrets() error {
 		return err
 	}
 	return a.secrets.Sweep(tasks, used)
+}
+
+// usedDigests adds the contents that st has.
+func usedDigests(used map[string]bool, st *spec.Stack) {
+	for _, f := range st.Configs {
+		used[f.Digest] = true
+	}
+	for _, f := range st.Secrets {
+		used[f.Digest] = true
+	}
 }
 
 // resumeTraffic makes bridges, rules and names as the records have them, and
@@ -239,7 +249,23 @@ func (a *Agent) resumeTraffic(ctx context.Context) error {
 			a.log.Error("take the published ports of a stack", "stack", name, "err", err)
 		}
 	}
+	for _, t := range v.tasks {
+		if t.OneOff != nil && t.Live() {
+			if _, err := a.holdOneOff(t); err != nil {
+				a.log.Error("take the published ports of a task", "task", t.Name(), "err", err)
+			}
+		}
+	}
 	return a.traffic.apply(ctx)
+}
+
+// revisionOf is the revision that a task was made from; of a one-off task what
+// stands for it.
+func (a *Agent) revisionOf(t *store.Task) (*store.Revision, error) {
+	if t.OneOff != nil {
+		return &store.Revision{Number: t.Revision, Stack: t.OneOff.Stack}, nil
+	}
+	return a.revision(t.Stack, t.Revision)
 }
 
 // revision reads a revision of a stack; the wanted one from memory.

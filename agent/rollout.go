@@ -30,6 +30,9 @@ func (a *Agent) beginRollout(c *change, s *store.Stack, cur *store.Stack, rev, n
 	r := &store.Rollout{
 		Revision: next.Number, From: s.Stable, State: api.RolloutProgressing, Actor: actor, Started: now, Since: now,
 	}
+	if rev != nil && len(rev.Stack.Services) == 0 {
+		r.From = 0 // made for a one-off task: nothing served that one could go back to
+	}
 	if cur != nil {
 		r.Epochs, r.Renewals = cur.Epochs, cur.Renewals
 	}

@@ -127,6 +127,17 @@ func (a *Agent) stackRoutes(h huma.API) {
 				return a.down(ctx, in.Stack, &in.Body, report)
 			}), nil
 		})
+	huma.Register(h, op(http.MethodPost, "/v1/stacks/{stack}/run", "Make a one-off task"),
+		func(_ context.Context, in *struct {
+			StackPath
+			Body api.RunRequest
+		},
+		) (*huma.StreamResponse, error) {
+			in.Body.Stack.Name = in.Stack
+			return progressed(func(ctx context.Context, report func(api.Progress)) (*api.Done, error) {
+				return a.runOneOff(ctx, &in.Body, report)
+			}), nil
+		})
 	huma.Register(h, op(http.MethodPost, "/v1/stacks/{stack}/action", "Start, stop, restart, kill, pause or remove services"),
 		func(_ context.Context, in *struct {
 			StackPath

@@ -66,7 +66,7 @@ func (a *Agent) apiTask(v view, t *store.Task) api.Task {
 		Readiness: t.Readiness, Liveness: t.Liveness,
 		Ready: t.Published && t.State == store.StateRunning, CreatedAt: t.Created, StartedAt: t.Started,
 		FinishedAt: t.Finished, ExitCode: t.ExitCode, OOMKilled: t.OOM, Restarts: t.Restarts,
-		Labels: labels(t), Current: true,
+		Labels: labels(t), Current: true, OneOff: t.OneOff != nil,
 	}
 	if img, err := a.images.Resolve(t.Digest); err == nil {
 		out.Command = strings.Join(arguments(&t.Spec, img), " ")
@@ -106,6 +106,9 @@ func (a *Agent) apiTask(v view, t *store.Task) api.Task {
 
 func (a *Agent) describeMounts(v view, t *store.Task, out *api.Task) {
 	st := v.revisions[t.Stack]
+	if t.OneOff != nil {
+		st = &store.Revision{Stack: t.OneOff.Stack}
+	}
 	for _, m := range t.Spec.Mounts {
 		tm := api.TaskMount{Type: m.Type, Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
 		if m.Type == spec.MountVolume {
@@ -135,12 +138,15 @@ func (a *Agent) describePorts(v view, t *store.Task, out *api.Task) {
 		return
 	}
 	svc, ok := r.Stack.Services[t.Service]
+	if t.OneOff != nil {
+		svc, ok = t.Spec, true
+	}
 	if !ok || svc.NetworkMode == "host" || svc.NetworkMode == "none" {
 		return
 	}
 	for i, p := range svc.Ports {
 		n := p.Published
-		if c := s.Ports[portKey(t.Service, i)]; c != 0 {
+		if c := s.Ports[portKey(t.Service, i)]; c != 0 && t.OneOff == nil {
 			n = c
 		}
 		out.Ports = append(out.Ports, api.PortMapping{HostIP: p.HostIP, Published: n, Target: p.Target, Protocol: p.Protocol})

@@ -63,8 +63,25 @@ func (a *Agent) taskRoutes(h huma.API, mux *http.ServeMux) {
 			}
 			return &reply[api.TaskInspect]{a.inspect(ctx, t)}, nil
 		})
+	huma.Register(h, op(http.MethodGet, "/v1/tasks/{task}/wait", "Wait for the end of a task"),
+		func(ctx context.Context, in *TaskPath) (*reply[api.Task], error) {
+			t, err := a.findTask(in.Task)
+			if err == nil {
+				t, err = a.awaitEnd(ctx, t)
+			}
+			if err != nil {
+				return nil, fail(err)
+			}
+			return &reply[api.Task]{a.apiTask(a.w.view(), t)}, nil
+		})
 	plain(h, mux, op(http.MethodGet, "/v1/tasks/{task}/exec", "Run a command in a task"), "101", a.interactive(a.serveExec))
-	plain(h, mux, op(http.MethodGet, "/v1/tasks/{task}/attach", "Attach to a task"), "101", a.interactive(a.serveAttach))
+	plain(h, mux, op(http.MethodGet, "/v1/tasks/{task}/attach", "Attach to a task"), "101", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("start") == "true" {
+			a.startInteractive(w, r)
+			return
+		}
+		a.interactive(a.serveAttach)(w, r)
+	})
 }
 
 func (a *Agent) inspect(ctx context.Context, t *store.Task) api.TaskInspect {
@@ -90,22 +107,27 @@ func (a *Agent) interactive(f func(ctx context.Context, c *websocket.Conn, t *st
 			refuse(w, err)
 			return
 		}
-		c, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return // it has answered
-		}
-		defer c.CloseNow() //nolint:errcheck // the second close of two
-		c.SetReadLimit(1 << 20)
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		code, err := f(ctx, c, t)
-		if err != nil {
-			frame(ctx, c, api.ChannelError, problem(err))
-		} else {
-			frame(ctx, c, api.ChannelExit, map[string]int{"exit_code": code})
-		}
-		_ = c.Close(websocket.StatusNormalClosure, "") // the peer may be gone
+		upgrade(w, r, func(ctx context.Context, c *websocket.Conn) (int, error) { return f(ctx, c, t) })
 	}
+}
+
+// upgrade makes a WebSocket of the request, and how f ended its last message.
+func upgrade(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, c *websocket.Conn) (int, error)) {
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return // it has answered
+	}
+	defer c.CloseNow() //nolint:errcheck // the second close of two
+	c.SetReadLimit(1 << 20)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	code, err := f(ctx, c)
+	if err != nil {
+		frame(ctx, c, api.ChannelError, problem(err))
+	} else {
+		frame(ctx, c, api.ChannelExit, map[string]int{"exit_code": code})
+	}
+	_ = c.Close(websocket.StatusNormalClosure, "") // the peer may be gone
 }
 
 // frame sends a JSON message; a peer that is gone learns nothing.
@@ -259,6 +281,15 @@ func (a *Agent) serveExec(ctx context.Context, c *websocket.Conn, t *store.Task)
 }
 
 func (a *Agent) serveAttach(ctx context.Context, c *websocket.Conn, t *store.Task) (int, error) {
+	if err := a.attach(ctx, c, t, nil); err != nil {
+		return 0, err
+	}
+	return a.exitCode(ctx, t), nil
+}
+
+// attach joins the client to t until its output ends; ready is called when
+// none of it can be missed any more.
+func (a *Agent) attach(ctx context.Context, c *websocket.Conn, t *store.Task, ready func()) error {
 	attached, cancel := context.WithCancel(ctx)
 	defer cancel()
 	in := readInput(ctx, cancel, c)
@@ -281,12 +312,10 @@ func (a *Agent) serveAttach(ctx context.Context, c *websocket.Conn, t *store.Tas
 	} else {
 		in.stdin.Close()
 	}
-	err := a.containers.Attach(attached, t.ID, stdin,
-		&channelWriter{ctx, c, api.ChannelStdout}, &channelWriter{ctx, c, api.ChannelStderr}, in.resize)
-	if err != nil {
-		return 0, err
-	}
-	return a.exitCode(ctx, t), nil
+	return a.containers.Attach(attached, t.ID, runtime.Streams{
+		Stdin: stdin, Stdout: &channelWriter{ctx, c, api.ChannelStdout}, Stderr: &channelWriter{ctx, c, api.ChannelStderr},
+		Resize: in.resize, Attached: ready,
+	})
 }
 
 // exitNote is how long the news of an exit may take after the output ended.

@@ -195,6 +195,7 @@ func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
 		}
 	}
 	a.publishedPorts(v, &r, &snap)
+	a.oneOffPorts(v, &r, &snap)
 	for _, name := range sortedKeys(names) {
 		snap.Networks = append(snap.Networks, names[name].network())
 	}
@@ -204,7 +205,7 @@ func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
 // lastSpec is the service as its live tasks run it.
 func lastSpec(v view, stack, service string) (spec.Service, bool) {
 	for _, t := range slices.Backward(v.tasks) {
-		if t.Stack == stack && t.Service == service && t.Live() {
+		if t.Stack == stack && t.Service == service && t.OneOff == nil && t.Live() {
 			return t.Spec, true
 		}
 	}
@@ -212,13 +213,14 @@ func lastSpec(v view, stack, service string) (spec.Service, bool) {
 }
 
 // backends are the tasks in rotation of a service on one network ("": on that
-// of their default route), with the weights that a canary asks for.
+// of their default route, where its published ports lead, which are no one-off
+// task's), with the weights that a canary asks for.
 func (a *Agent) backends(v view, stack, service, network string) []overlaynet.Backend {
 	var out []overlaynet.Backend
 	var fresh []bool
 	canary, key := a.canaryKey(v, stack, service)
 	for _, t := range v.tasks {
-		if t.Stack != stack || t.Service != service || !t.Rotation || !t.Live() {
+		if t.Stack != stack || t.Service != service || !t.Rotation || !t.Live() || t.OneOff != nil && network == "" {
 			continue
 		}
 		for _, e := range t.Endpoints {

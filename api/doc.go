@@ -14,6 +14,7 @@
 //	POST   /v1/stacks/{stack}/apply          ApplyRequest -> stream of Progress
 //	POST   /v1/stacks/{stack}/down           DownRequest -> stream of Progress
 //	POST   /v1/stacks/{stack}/action         ActionRequest -> stream of Progress
+//	POST   /v1/stacks/{stack}/run            RunRequest -> stream of Progress, with Task
 //	GET    /v1/stacks/{stack}/rollout        Rollout
 //	POST   /v1/stacks/{stack}/rollout        RolloutRequest -> stream of Progress
 //	GET    /v1/stacks/{stack}/revisions      []Revision, newest first
@@ -26,7 +27,8 @@
 //	GET    /v1/tasks/{task}                  Task
 //	GET    /v1/tasks/{task}/inspect          TaskInspect
 //	GET    /v1/tasks/{task}/exec             WebSocket, ExecRequest as first message
-//	GET    /v1/tasks/{task}/attach           WebSocket
+//	GET    /v1/tasks/{task}/attach?start=BOOL  WebSocket
+//	GET    /v1/tasks/{task}/wait             Task, once it has ended
 //	GET    /v1/images                        []images.Image
 //	GET    /v1/images/inspect?ref=           images.Image
 //	POST   /v1/images/pull                   ImagePullRequest -> stream of Progress

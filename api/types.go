@@ -15,6 +15,9 @@ type Error struct {
 	Code     string         `json:"code,omitempty"` // see Code…
 	Hint     string         `json:"hint,omitempty"`
 	Position *spec.Position `json:"position,omitempty"`
+	// ExitCode is, with CodeStart, what a shell would exit with: 127 for a
+	// program that is not there, 126 for one that can't be run.
+	ExitCode int `json:"exit_code,omitempty"`
 }
 
 // Codes of an Error.
@@ -29,6 +32,7 @@ const (
 	CodePoolExhausted  = "pool_exhausted" // no subnet or address left
 	CodeRuntimeMissing = "runtime_missing"
 	CodeInUse          = "in_use"
+	CodeStart          = "start" // the program of a one-off task could not be run
 	CodeInternal       = "internal"
 )
 
@@ -111,6 +115,7 @@ type Progress struct {
 	Pull    *PullProgress  `json:"pull,omitempty"`
 	Applied *Applied       `json:"applied,omitempty"`
 	Service *ServiceStatus `json:"service,omitempty"`
+	Task    *Task          `json:"task,omitempty"`    // a one-off task that was made
 	Message string         `json:"message,omitempty"` // "network shop_default removed"
 	Warning string         `json:"warning,omitempty"`
 	Error   *Error         `json:"error,omitempty"`
@@ -245,6 +250,9 @@ type Task struct {
 	Ports      []PortMapping     `json:"ports,omitempty"`
 	// Current is false for a task that a newer one replaced.
 	Current bool `json:"current"`
+	// OneOff says that it fills no slot: `berth run` or a job made it. Its Slot
+	// is 0.
+	OneOff bool `json:"one_off,omitempty"`
 }
 
 // TaskNetwork is an address of a task.

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"time"
 
 	"berth/spec"
 )
@@ -101,4 +102,11 @@ func (p *planner) gone(dep *Service, t *Task) (why string, final bool) {
 		return "", false
 	}
 	return fmt.Sprintf("%s to be healthy, but it %s", dep.Name, exitReason(t)), true
+}
+
+// Unmet is what a task outside of all slots waits for that depends on
+// dependsOn: the first condition that does not hold, and whether it never will
+// by itself. "": nothing.
+func Unmet(want Stack, seen Observed, dependsOn []spec.Dependency, now time.Time) (why string, final bool) {
+	return newPlanner(want, seen, now).unmet(&Service{DependsOn: dependsOn})
 }

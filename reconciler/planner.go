@@ -11,24 +11,7 @@ import (
 // PlanStack decides what to do now so that what is observed becomes what is
 // wanted. It is pure. Tasks of services that want does not name are ended.
 func PlanStack(want Stack, seen Observed, now time.Time) *Plan {
-	p := &planner{
-		want: want, seen: seen, now: now,
-		plan:     &Plan{Stack: want.Name, Revision: want.Revision},
-		slots:    map[string]map[int][]*Task{},
-		networks: map[string]int{}, retired: map[string]bool{},
-	}
-	for i := range seen.Tasks {
-		t := &seen.Tasks[i]
-		if p.slots[t.Service] == nil {
-			p.slots[t.Service] = map[int][]*Task{}
-		}
-		p.slots[t.Service][t.Slot] = append(p.slots[t.Service][t.Slot], t)
-	}
-	for _, slots := range p.slots {
-		for _, tasks := range slots {
-			slices.SortFunc(tasks, func(a, b *Task) int { return cmp.Compare(b.Attempt, a.Attempt) })
-		}
-	}
+	p := newPlanner(want, seen, now)
 	if want.Removing {
 		p.remove()
 		return p.plan
@@ -58,6 +41,29 @@ func PlanStack(want Stack, seen Observed, now time.Time) *Plan {
 		p.act(Action{Kind: RemoveNetwork, Target: n, Cause: "no longer in the file"})
 	}
 	return p.plan
+}
+
+// newPlanner sorts what is seen into slots.
+func newPlanner(want Stack, seen Observed, now time.Time) *planner {
+	p := &planner{
+		want: want, seen: seen, now: now,
+		plan:     &Plan{Stack: want.Name, Revision: want.Revision},
+		slots:    map[string]map[int][]*Task{},
+		networks: map[string]int{}, retired: map[string]bool{},
+	}
+	for i := range seen.Tasks {
+		t := &seen.Tasks[i]
+		if p.slots[t.Service] == nil {
+			p.slots[t.Service] = map[int][]*Task{}
+		}
+		p.slots[t.Service][t.Slot] = append(p.slots[t.Service][t.Slot], t)
+	}
+	for _, slots := range p.slots {
+		for _, tasks := range slots {
+			slices.SortFunc(tasks, func(a, b *Task) int { return cmp.Compare(b.Attempt, a.Attempt) })
+		}
+	}
+	return p
 }
 
 // planner builds one plan. It changes neither want nor seen.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +24,16 @@ const (
 	packetStderr = 3
 )
 
+// Streams join a viewer to a container. Nil fields are not joined.
+type Streams struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Resize         <-chan WindowSize
+	// Attached is called once nothing that the container writes can be missed:
+	// whoever starts it then sees all its output.
+	Attached func()
+}
+
 // Attach copies a container's output from now on, and stdin to it if the
 // container was made with Stdin. It returns when the container has ended (nil),
 // when ctx has (its error), or when a writer fell behind (ErrSlowReader).
@@ -29,14 +41,16 @@ const (
 // conmon writes to all its clients in turn and waits for each; one that does
 // not read would stop the container's own output. So the socket is always read,
 // into a bounded buffer.
-func (r *Runtime) Attach(ctx context.Context, id string, stdin io.Reader, stdout, stderr io.Writer, resize <-chan WindowSize) error {
+func (r *Runtime) Attach(ctx context.Context, id string, s Streams) error {
 	t, err := r.need(id)
 	if err != nil {
 		return err
 	}
-	if init, _ := t.handles(); !init.alive() {
+	init, _ := t.handles()
+	if !init.alive() {
 		return fmt.Errorf("attach to container %s: %w", id, ErrNotRunning)
 	}
+	before := openFiles(t.rec.Conmon.Pid)
 	conn, err := dialAttach(t.bundle)
 	if err != nil {
 		return fmt.Errorf("attach to container %s: %w", id, err)
@@ -47,11 +61,11 @@ func (r *Runtime) Attach(ctx context.Context, id string, stdin io.Reader, stdout
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 
-	if stdin != nil && t.rec.Stdin {
-		go sendStdin(conn, stdin)
+	if s.Stdin != nil && t.rec.Stdin {
+		go sendStdin(conn, s.Stdin)
 	}
-	if resize != nil {
-		go t.resizeUntil(ctx, resize)
+	if s.Resize != nil {
+		go t.resizeUntil(ctx, s.Resize)
 	}
 	q := newPacketQueue()
 	go func() {
@@ -64,7 +78,11 @@ func (r *Runtime) Attach(ctx context.Context, id string, stdin io.Reader, stdout
 		<-ctx.Done()
 		q.end(context.Cause(ctx))
 	}()
-	if err := q.drain(stdout, stderr); err != nil {
+	if s.Attached != nil {
+		awaitAccept(ctx, t.rec.Conmon.Pid, before)
+		s.Attached()
+	}
+	if err := q.drain(s.Stdout, s.Stderr); err != nil {
 		return fmt.Errorf("attach to container %s: %w", id, err)
 	}
 	return nil
@@ -80,6 +98,31 @@ func dialAttach(bundle string) (*net.UnixConn, error) {
 	defer closeFd(dir)
 	name := "/proc/self/fd/" + strconv.Itoa(dir) + "/attach"
 	return net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: name, Net: "unixpacket"})
+}
+
+// acceptPatience is how long conmon may take to accept a connection before it
+// is believed to have.
+const acceptPatience = time.Second
+
+// awaitAccept returns when conmon has accepted a connection: until then it
+// gives the output to its other clients only, and a kernel does not tell. It
+// has one more file open then.
+func awaitAccept(ctx context.Context, pid, before int) {
+	for deadline := time.Now().Add(acceptPatience); ctx.Err() == nil && time.Now().Before(deadline); {
+		if n := openFiles(pid); n == 0 || n > before {
+			return
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// openFiles counts the open files of a process; 0: it is gone.
+func openFiles(pid int) int {
+	entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries)
 }
 
 // sendStdin writes at most 8 KiB at a time: that is conmon's buffer.

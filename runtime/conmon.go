@@ -58,7 +58,10 @@ func (r *Runtime) conmonArgs(t *task, c Container) []string {
 		"--runtime-arg", "--log=" + inBundle(t.bundle, "runtime.log"),
 	}
 	if c.Stdin {
-		args = append(args, "-i", "--leave-stdin-open")
+		args = append(args, "-i")
+		if !c.StdinOnce {
+			args = append(args, "--leave-stdin-open")
+		}
 	}
 	if c.TTY {
 		args = append(args, "-t")

@@ -48,6 +48,7 @@ type Container struct {
 	Domainname  string
 	TTY         bool
 	Stdin       bool // keep stdin open for Attach
+	StdinOnce   bool // until the input of the first Attach ends
 	Init        bool // run Args below a small init that reaps and forwards signals
 	Labels      map[string]string
 	Annotations map[string]string

@@ -181,7 +181,7 @@ func TestAttach_StdinAndOutput(t *testing.T) {
 		in, feed := io.Pipe()
 		var out syncBuffer
 		done := make(chan error, 1)
-		go func() { done <- b.Attach(t.Context(), "a1", in, &out, &out, nil) }()
+		go func() { done <- b.Attach(t.Context(), "a1", Streams{Stdin: in, Stdout: &out, Stderr: &out}) }()
 		if err := b.Start(t.Context(), "a1"); err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +223,7 @@ func TestAttach_ReaderStalls_ContainerGoesOn(t *testing.T) {
 		return len(p), nil
 	})
 	done := make(chan error, 1)
-	go func() { done <- b.Attach(t.Context(), "a1", nil, stalled, nil, nil) }()
+	go func() { done <- b.Attach(t.Context(), "a1", Streams{Stdout: stalled}) }()
 	// The connection is there before the first line is printed.
 	eventually(t, "attached", func() bool { return connected(t) })
 	if err := b.Start(t.Context(), "a1"); err != nil {
@@ -262,7 +262,7 @@ func TestTerminal_Container_OutputAndSize(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		done := make(chan error, 1)
-		go func() { done <- b.Attach(ctx, "a1", nil, io.Discard, nil, resize) }()
+		go func() { done <- b.Attach(ctx, "a1", Streams{Stdout: io.Discard, Resize: resize}) }()
 		eventually(t, "the program looks at its size", func() bool { return strings.Contains(b.output("a1"), "size ") })
 		resize <- WindowSize{Rows: 50, Cols: 91}
 		if s := b.exit("a1"); s.ExitCode != 5 {

@@ -115,6 +115,8 @@ type Task struct {
 	Digest   string            `json:"digest"`
 	// Spec is the service as this task runs it.
 	Spec spec.Service `json:"spec"`
+	// OneOff makes it a task of its own, in no slot; nil: it fills one.
+	OneOff *OneOff `json:"one_off,omitempty"`
 
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Parent    string     `json:"parent,omitempty"` // whose network it shares
@@ -161,6 +163,21 @@ type Task struct {
 	KilledAt  time.Time `json:"killed_at,omitzero"`
 }
 
+// OneOff is what a task has that runs once, because somebody asked for it
+// (`berth run`, a job). The planner does not count it; `down` ends it.
+type OneOff struct {
+	Name string `json:"name"` // its container's, and in DNS
+	// Remove takes it away once it has ended, with its log and its anonymous
+	// volumes.
+	Remove bool `json:"remove,omitempty"`
+	// Aliases gives it the names and virtual addresses of its service.
+	Aliases bool `json:"aliases,omitempty"`
+	// Stack is the part of the stack that Spec names: networks, volumes, configs
+	// and secrets as they were asked for, with digests instead of contents. No
+	// revision need have them.
+	Stack spec.Stack `json:"stack"`
+}
+
 // State of a Task's container.
 type State string
 
@@ -173,8 +190,14 @@ const (
 	StateRemoved State = "removed"
 )
 
-// Name is STACK-SERVICE-SLOT, as Docker Compose names containers.
-func (t *Task) Name() string { return fmt.Sprintf("%s-%s-%d", t.Stack, t.Service, t.Slot) }
+// Name is STACK-SERVICE-SLOT, as Docker Compose names containers, or a one-off
+// task's own.
+func (t *Task) Name() string {
+	if t.OneOff != nil {
+		return t.OneOff.Name
+	}
+	return fmt.Sprintf("%s-%s-%d", t.Stack, t.Service, t.Slot)
+}
 
 // Live says that a program runs or is being started.
 func (t *Task) Live() bool {
