@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"berth/runtime"
 	"berth/runtime/volume"
 	"berth/secrets"
+	"berth/spec"
 	"berth/store"
 )
 
@@ -28,8 +30,9 @@ type Agent struct {
 	lock    *flock.Flock
 	db      store.Backend
 	w       *world
-	node    string
+	node    *spec.Node
 	meminfo string // path
+	cpus    int
 	started time.Time
 
 	images     Images
@@ -134,9 +137,11 @@ func (a *Agent) open(ctx context.Context) error {
 
 // assemble reads the records and makes what works on the opened parts.
 func (a *Agent) assemble() error {
-	a.node, _ = os.Hostname()
-	a.meminfo = "/proc/meminfo"
 	var err error
+	if a.node, err = nodeIdentity(&a.cfg); err != nil {
+		return err
+	}
+	a.meminfo, a.cpus = "/proc/meminfo", goruntime.NumCPU()
 	if a.w, err = openWorld(a.db); err != nil {
 		return err
 	}

@@ -112,6 +112,9 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 	if err := a.checkMemory(req, cur, rev, next, &record, report); err != nil {
 		return nil, err
 	}
+	if err := a.checkCPUs(req, next); err != nil {
+		return nil, err
+	}
 	if err := a.expectedPlan(req, cur, rev, next, &record); err != nil {
 		return nil, err
 	}
@@ -211,6 +214,9 @@ func scale(st *spec.Stack, to map[string]int) error {
 		s, ok := st.Services[name]
 		if !ok {
 			return invalid("no such service: %s", name)
+		}
+		if s.Global() && to[name] != s.Replicas {
+			return invalid("service %s can't be scaled: mode %s runs one task on each node", name, s.Mode)
 		}
 		s.Replicas = to[name]
 		st.Services[name] = s

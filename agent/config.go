@@ -53,6 +53,8 @@ type Config struct {
 	Pools []netip.Prefix `yaml:"address_pools"`
 	// DNS are the resolvers for unknown names. Default: the host's.
 	DNS []netip.AddrPort `yaml:"dns"`
+	// Labels of this node, for deploy.placement. Default: none.
+	Labels map[string]string `yaml:"labels"`
 	// Parallel is how many tasks are created at once. Default: 8.
 	Parallel int `yaml:"parallel"`
 }

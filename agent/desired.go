@@ -203,9 +203,10 @@ func (a *Agent) desired(v view, s *store.Stack, r *store.Revision) reconciler.St
 			Name: name, Key: d.keys[name], InPlace: d.inPlace[name], Replicas: svc.Replicas,
 			Order: d.orders[name], Update: updateOf(&svc, back), MinReady: svc.MinReady, Deadline: d.deadlines[name],
 			DependsOn: svc.DependsOn, Restart: svc.Restart, OneShot: svc.OneShot,
-			Completed: slices.Contains(s.Completed[name], d.keys[name]),
+			Completed: completions(s.Completed[name], d.keys[name]),
 			Stopped:   s.Stopped[name], Drain: drain(&svc), Grace: grace(s, &svc),
 		}
+		e.Fits, e.Unfit, _ = fits(a.node, &svc)
 		if parent, ok := strings.CutPrefix(svc.NetworkMode, "service:"); ok {
 			e.SharesNetwork = parent
 		}
@@ -363,7 +364,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		// One that is being withdrawn still may get connections, and serves no more.
 		Published: t.Published && t.Rotation, Exposed: t.Published || t.Rotation, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
-		Failures: t.Failures, Restarts: t.Restarts, Parent: t.Parent, Reason: t.Reason,
+		Failures: t.Failures, Restarts: t.Restarts, Restarted: t.Restarted, Parent: t.Parent, Reason: t.Reason,
 		Unstartable: t.Unstartable, Retry: t.Retry, LastLine: t.LastLine,
 	}
 	if len(t.Endpoints) > 0 { // else it has no address that connections lead to

@@ -25,8 +25,15 @@ func (e *explainer) causes(svc *spec.Service, well bool) []api.Cause {
 		}}
 	}
 	var out []api.Cause
+	if _, why, attr := fits(e.a.node, svc); why != "" {
+		out = append(out, api.Cause{
+			Subject: svc.Name, Text: "pending: " + why, Position: position(&e.r.Stack, "services."+svc.Name+".deploy.placement."+attr),
+			Hint: "give the node its labels in the agent's configuration (labels:), or correct deploy.placement",
+		})
+	}
 	if !well {
-		out = append(e.networks(svc), e.dependencies(svc, map[string]bool{svc.Name: true})...)
+		out = append(out, e.networks(svc)...)
+		out = append(out, e.dependencies(svc, map[string]bool{svc.Name: true})...)
 	}
 	out = append(out, e.ports(svc)...)
 	if e.a.traffic.failed.Load() {

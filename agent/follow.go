@@ -285,6 +285,16 @@ func (w *watcher) serviceOutcome(plan *reconciler.Plan) *api.Done {
 				return nil
 			}
 		case reconciler.PhaseCompleted, reconciler.PhaseStopped:
+		case reconciler.PhasePending:
+			if st.Ready < st.Fits || st.Old > 0 {
+				return nil
+			}
+			if failed == nil {
+				failed = &api.Done{
+					Outcome: api.OutcomeNotReady, Detail: st.Service + " fits no node: " + st.Reason,
+					Hint: "give the node its labels in the agent's configuration (labels:), or correct deploy.placement",
+				}
+			}
 		case reconciler.PhaseFailing:
 			if st.Failures < crashLoop {
 				return nil

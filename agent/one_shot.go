@@ -1,8 +1,11 @@
 package agent
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"berth/spec"
 	"berth/store"
@@ -48,14 +51,52 @@ func (a *Agent) completed(c *change, s *store.Stack, rev *store.Revision) map[st
 	if out == nil {
 		out = map[string][]string{}
 	}
+	type version struct{ service, key string }
+	done := map[version]map[int]bool{}
 	for _, t := range c.w.tasks {
 		svc, ok := rev.Stack.Services[t.Service]
-		done := t.State == store.StateExited && t.ExitCode == 0 && t.Reason == ""
-		if !ok || t.OneOff != nil || !svc.OneShot || t.Stack != s.Name || !done || slices.Contains(out[t.Service], t.Key) {
+		if !ok || t.OneOff != nil || !svc.OneShot || t.Stack != s.Name || t.State != store.StateExited || t.ExitCode != 0 || t.Reason != "" {
 			continue
 		}
-		list := append(slices.Clone(out[t.Service]), t.Key)
-		out[t.Service] = list[max(0, len(list)-keptCompletions):]
+		v := version{t.Service, t.Key}
+		if done[v] == nil {
+			done[v] = map[int]bool{}
+		}
+		done[v][t.Slot] = true
+	}
+	for v, slots := range done {
+		n := 0
+		for slots[n+1] {
+			n++
+		}
+		if n > completions(out[v.service], v.key) {
+			out[v.service] = addCompletions(out[v.service], v.key, n)
+		}
 	}
 	return out
+}
+
+// completions is how many slots of a version have run to their end.
+func completions(list []string, key string) int {
+	n := 0
+	for _, s := range list {
+		version, slots, more := strings.Cut(s, "*")
+		if version != key {
+			continue
+		}
+		n = 1
+		if more {
+			n, _ = strconv.Atoi(slots) // written by addCompletions
+		}
+	}
+	return n
+}
+
+func addCompletions(list []string, key string, n int) []string {
+	list = slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == key || strings.HasPrefix(s, key+"*") })
+	if n > 1 {
+		key = fmt.Sprintf("%s*%d", key, n)
+	}
+	list = append(list, key)
+	return list[max(0, len(list)-keptCompletions):]
 }

@@ -179,17 +179,31 @@ func (p *previewer) services(out *api.Plan) {
 func (p *previewer) service(name string) api.PlanService {
 	svc := p.next.Stack.Services[name]
 	out := api.PlanService{Service: name, Verb: api.PlanCreate, Tasks: svc.Replicas, To: svc.Replicas}
+	if old, ok := p.was(name); ok {
+		p.change(&out, &old, &svc)
+	}
+	if _, why, _ := fits(p.a.node, &svc); why != "" {
+		out.Reason = strings.TrimPrefix(out.Reason+", pending: "+why, ", ")
+	}
+	return out
+}
+
+// was is the service as it is now.
+func (p *previewer) was(name string) (spec.Service, bool) {
 	if p.rev == nil {
-		return out
+		return spec.Service{}, false
 	}
-	old, ok := p.rev.Stack.Services[name]
-	if !ok {
-		return out
-	}
+	s, ok := p.rev.Stack.Services[name]
+	return s, ok
+}
+
+// change says what leads from old to svc.
+func (p *previewer) change(out *api.PlanService, old, svc *spec.Service) {
+	name := svc.Name
 	out.From = old.Replicas
 	oldID, newID := identity(p.v, p.rev, name), identity(p.v, p.next, name)
 	class := spec.ClassIgnored
-	for _, c := range spec.Diff(&old, &svc, oldID, newID) {
+	for _, c := range spec.Diff(old, svc, oldID, newID) {
 		if c.Class == spec.ClassIgnored && c.Path != "image" && c.Path != "replicas" {
 			continue
 		}
@@ -200,28 +214,27 @@ func (p *previewer) service(name string) api.PlanService {
 	}
 	replaced := p.before[name] != p.after[name]
 	if replaced && len(out.Changes) == 0 {
-		out.Changes = p.indirect(name, &svc)
+		out.Changes = p.indirect(name, svc)
 	}
 	switch {
 	case replaced:
-		order, why := p.a.order(&p.next.Stack, &svc, p.next.Digests[name])
+		order, why := p.a.order(&p.next.Stack, svc, p.next.Digests[name])
 		out.Verb, out.Order, out.Reason = api.PlanReplace, order.String(), why
 		switch {
 		case svc.OneShot:
 			out.Order, out.Reason = "", "runs again"+waiters(&p.next.Stack, name)
 		case order == reconciler.StartFirst:
-			out.Reason = howReplaced(&svc)
+			out.Reason = howReplaced(svc)
 		}
 	case old.Replicas != svc.Replicas:
 		out.Verb = api.PlanScale
 	case class == spec.ClassInPlace:
-		out.Verb, out.Reason = api.PlanUpdate, inPlaceReason(&svc, out.Changes)
+		out.Verb, out.Reason = api.PlanUpdate, inPlaceReason(svc, out.Changes)
 	case p.cur != nil && p.cur.Stopped[name] && !p.record.Stopped[name]:
 		out.Verb, out.Reason = api.PlanCreate, "it is stopped"
 	default:
 		out.Verb, out.Tasks = api.PlanUnchanged, svc.Replicas
 	}
-	return out
 }
 
 // inPlaceReason says what an update in place does to the processes of s.

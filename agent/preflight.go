@@ -94,6 +94,52 @@ func (a *Agent) surplus(svc *spec.Service, next, rev *store.Revision, changed bo
 	return more + min(atOnce, was)
 }
 
+// checkCPUs holds the processors that a stack reserves, beside what all other
+// stacks do, against those of the machine.
+func (a *Agent) checkCPUs(req *api.ApplyRequest, next *store.Revision) error {
+	if req.NoStart {
+		return nil
+	}
+	reserved, most := reservedCPUs(&next.Stack)
+	others := int64(0)
+	if most == "" {
+		return nil
+	}
+	v := a.w.view()
+	for name, r := range v.revisions {
+		if name != next.Stack.Name && v.stacks[name].Removing == nil {
+			n, _ := reservedCPUs(&r.Stack)
+			others += n
+		}
+	}
+	if reserved+others <= int64(a.cpus)*1e9 {
+		return nil
+	}
+	beside := ""
+	if others > 0 {
+		beside = fmt.Sprintf(" beside %.2f of other stacks", float64(others)/1e9)
+	}
+	return placed(&next.Stack, "services."+most+".deploy.resources.reservations.cpus", &api.Error{
+		Status: http.StatusUnprocessableEntity, Code: api.CodeInvalid,
+		Detail: fmt.Sprintf("the stack reserves %.2f CPUs%s, and this machine has %d", float64(reserved)/1e9, beside, a.cpus),
+		Hint:   "lower the reservations of " + most + ", or its replicas",
+	})
+}
+
+// reservedCPUs adds the reservations of st up, in billionths; most is the
+// service that reserves the most.
+func reservedCPUs(st *spec.Stack) (sum int64, most string) {
+	var top int64
+	for _, name := range sortedKeys(st.Services) {
+		s := st.Services[name]
+		n := s.Resources.CPUReservation * int64(s.Replicas)
+		if sum += n; n > top {
+			top, most = n, name
+		}
+	}
+	return sum, most
+}
+
 // availableMemory reads MemAvailable of meminfo (proc(5)), in bytes.
 func availableMemory(path string) (int64, bool) {
 	f, err := os.Open(path)

@@ -217,7 +217,7 @@ func (a *Agent) info() api.Info {
 	_, runtime := a.containers.Name()
 	return api.Info{
 		Version: a.cfg.Version, API: 1, Pid: os.Getpid(), StartedAt: a.started, Root: a.cfg.Root, Run: a.cfg.Run,
-		Runtime: runtime, Conmon: a.cfg.Conmon, Node: a.node, RSS: residentMemory(),
+		Runtime: runtime, Conmon: a.cfg.Conmon, Node: a.node.Hostname, RSS: residentMemory(),
 	}
 }
 

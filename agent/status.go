@@ -22,6 +22,10 @@ func (a *Agent) serviceStatus(st reconciler.Status, r *store.Revision) api.Servi
 			out.Phase = api.PhaseRemoved
 		}
 	}
+	if svc, ok := r.Stack.Services[st.Service]; ok && st.Phase == reconciler.PhasePending {
+		_, _, attr := fits(a.node, &svc)
+		out.Position = position(&r.Stack, "services."+st.Service+".deploy.placement."+attr)
+	}
 	if st.Phase == reconciler.PhaseFailed || st.Phase == reconciler.PhaseFailing {
 		out.Position = position(&r.Stack, "services."+st.Service)
 	}
@@ -67,6 +71,9 @@ func (a *Agent) apiTask(v view, t *store.Task) api.Task {
 		Ready: t.Published && t.State == store.StateRunning, CreatedAt: t.Created, StartedAt: t.Started,
 		FinishedAt: t.Finished, ExitCode: t.ExitCode, OOMKilled: t.OOM, Restarts: t.Restarts,
 		Labels: labels(t), Current: true, OneOff: t.OneOff != nil,
+	}
+	if r := v.revisions[t.Stack]; r != nil {
+		out.ServiceLabels = r.Stack.Services[t.Service].DeployLabels
 	}
 	if img, err := a.images.Resolve(t.Digest); err == nil {
 		out.Command = strings.Join(arguments(&t.Spec, img), " ")

@@ -180,6 +180,7 @@ const (
 	PhaseStarting  = "starting"  // tasks are created or not ready yet
 	PhaseReady     = "ready"     // all wanted tasks are ready
 	PhaseCompleted = "completed" // a one-shot that exited 0
+	PhasePending   = "pending"   // fits no node
 	PhaseFailing   = "failing"   // crashes, restarts with back-off
 	PhaseFailed    = "failed"    // exited, and its policy does not restart it
 	PhaseStopped   = "stopped"   // by the user
@@ -211,6 +212,7 @@ type ServiceStatus struct {
 
 // States of a Task, as Docker Compose names them.
 const (
+	TaskPending    = "pending" // not made: its service fits no node
 	TaskCreated    = "created"
 	TaskRunning    = "running"
 	TaskPaused     = "paused"
@@ -245,9 +247,11 @@ type Task struct {
 	Reason     string            `json:"reason,omitempty"`
 	Pid        int               `json:"pid,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
-	Networks   []TaskNetwork     `json:"networks,omitempty"`
-	Mounts     []TaskMount       `json:"mounts,omitempty"`
-	Ports      []PortMapping     `json:"ports,omitempty"`
+	// ServiceLabels are deploy.labels of its service.
+	ServiceLabels map[string]string `json:"service_labels,omitempty"`
+	Networks      []TaskNetwork     `json:"networks,omitempty"`
+	Mounts        []TaskMount       `json:"mounts,omitempty"`
+	Ports         []PortMapping     `json:"ports,omitempty"`
 	// Current is false for a task that a newer one replaced.
 	Current bool `json:"current"`
 	// OneOff says that it fills no slot: `berth run` or a job made it. Its Slot

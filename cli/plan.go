@@ -74,7 +74,7 @@ func planVerb(s api.PlanService) string {
 	reason := Escape(s.Reason)
 	switch s.Verb {
 	case api.PlanUnchanged:
-		return "unchanged"
+		return joinReason("unchanged", reason)
 	case api.PlanCreate:
 		return joinReason(plural(s.Tasks, "task"), reason)
 	case api.PlanScale:

@@ -15,7 +15,8 @@ import (
 )
 
 // psRow is a task as `docker compose ps --format json` prints it. Field names
-// and formats are Compose's; Ready, Revision and Restarts are ours.
+// and formats are Compose's; Ready, Revision, Restarts and
+// ServiceLabels are ours.
 type psRow struct {
 	Command      string
 	CreatedAt    string
@@ -37,9 +38,11 @@ type psRow struct {
 	Revision     uint64
 	RunningFor   string
 	Service      string
-	Size         string
-	State        string
-	Status       string
+	// ServiceLabels are deploy.labels.
+	ServiceLabels string
+	Size          string
+	State         string
+	Status        string
 }
 
 // publisher is one published port in Compose's words.
@@ -78,26 +81,27 @@ func WritePSJSON(w io.Writer, tasks []api.Task, now time.Time) error {
 
 func newPSRow(t api.Task, now time.Time) psRow {
 	r := psRow{
-		Command:    strconv.Quote(t.Command),
-		CreatedAt:  t.CreatedAt.Local().Format("2006-01-02 15:04:05 -0700 MST"),
-		ExitCode:   t.ExitCode,
-		Health:     t.Health,
-		ID:         t.ID,
-		Image:      t.Image,
-		Labels:     joinMap(t.Labels),
-		Name:       t.Name,
-		Names:      t.Name,
-		Ports:      Ports(t.Ports),
-		Project:    t.Stack,
-		Publishers: []publisher{},
-		Ready:      t.Ready,
-		Restarts:   t.Restarts,
-		Revision:   t.Revision,
-		RunningFor: ago(t.CreatedAt, now),
-		Service:    t.Service,
-		Size:       "0B",
-		State:      t.State,
-		Status:     Status(t, now),
+		Command:       strconv.Quote(t.Command),
+		CreatedAt:     t.CreatedAt.Local().Format("2006-01-02 15:04:05 -0700 MST"),
+		ExitCode:      t.ExitCode,
+		Health:        t.Health,
+		ID:            t.ID,
+		Image:         t.Image,
+		Labels:        joinMap(t.Labels),
+		Name:          t.Name,
+		Names:         t.Name,
+		Ports:         Ports(t.Ports),
+		Project:       t.Stack,
+		Publishers:    []publisher{},
+		Ready:         t.Ready,
+		Restarts:      t.Restarts,
+		Revision:      t.Revision,
+		RunningFor:    ago(t.CreatedAt, now),
+		Service:       t.Service,
+		ServiceLabels: joinMap(t.ServiceLabels),
+		Size:          "0B",
+		State:         t.State,
+		Status:        Status(t, now),
 	}
 	var mounts, networks []string
 	volumes := 0
@@ -146,6 +150,8 @@ func Status(t api.Task, now time.Time) string {
 		return fmt.Sprintf("Restarting (%d) %s", t.ExitCode, ago(t.FinishedAt, now))
 	case api.TaskRemoving:
 		return "Removal In Progress"
+	case api.TaskPending:
+		return "Pending: " + t.Reason
 	case api.TaskCreated:
 		return "Created"
 	}

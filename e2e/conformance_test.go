@@ -33,7 +33,7 @@ const conformance = "../testdata/conformance"
 // A script that this machine can't play says `[!thing] skip 'what is missing'`.
 func TestConformance(t *testing.T) {
 	testbed.NeedKernel(t)
-	m := newMachine(t)
+	m := newMachine(t, "labels: {disk: ssd}")
 	m.must(t, "ls") // starts the agent
 	c := &tally{T: t}
 	t.Cleanup(func() {

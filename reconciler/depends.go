@@ -39,7 +39,7 @@ func (p *planner) condition(dep *Service, c string) (why string, final bool) {
 		}
 		switch c {
 		case spec.DependsCompleted:
-			why, final = p.completed(dep, t)
+			why, final = p.completed(dep, slot, t)
 		case spec.DependsHealthy:
 			why, final = p.healthy(dep, t)
 		default:
@@ -52,8 +52,8 @@ func (p *planner) condition(dep *Service, c string) (why string, final bool) {
 	return "", false
 }
 
-func (p *planner) completed(dep *Service, t *Task) (why string, final bool) {
-	if t == nil && dep.Completed {
+func (p *planner) completed(dep *Service, slot int, t *Task) (why string, final bool) {
+	if t == nil && slot <= dep.Completed {
 		return "", false
 	}
 	if t == nil || t.State != TaskExited {

@@ -63,9 +63,12 @@ type Service struct {
 	SharesNetwork string
 	// Networks are the full names of the networks it is attached to.
 	Networks []string
-	// Completed says that this version of a one-shot has run to its end before:
-	// it is not run again.
-	Completed bool
+	// Completed is how many slots of this version of a one-shot, from the first
+	// on, have run to their end before: they are not run again.
+	Completed int
+	// Unfit says why the slots above Fits can't run on this node; "": all can.
+	Unfit string
+	Fits  int
 	// Update says how slots are replaced and watched.
 	Update Update
 	// MinReady is how long a task must be ready before it takes traffic.
@@ -170,6 +173,8 @@ type Task struct {
 	LastLine string
 	// Failures are the failed predecessors in a row; Restarts all of them.
 	Failures, Restarts int
+	// Restarted are the times of the restarts that count for max_attempts.
+	Restarted []time.Time
 	// Exclusive says that it holds something that a successor can't share with
 	// it: its service is replaced stop-first.
 	Exclusive bool

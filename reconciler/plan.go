@@ -46,6 +46,8 @@ type Action struct {
 	Slot    int
 	// Attempt, Failures and Restarts of the task that CreateTask makes.
 	Attempt, Failures, Restarts int
+	// Restarted is the history that the new task begins with.
+	Restarted []time.Time
 	// Parent is the task whose network namespace the new one shares.
 	Parent string
 	// Cause says why, for plans and logs.

@@ -125,9 +125,12 @@ func (p *planner) service(s *Service) {
 	}
 	busy := p.replacing(s)
 	for slot := 1; slot <= s.Replicas; slot++ {
-		if s.Stopped {
+		switch {
+		case s.Stopped:
 			p.stopped(s, slot, &st)
-		} else {
+		case s.Unfit != "" && slot > s.Fits:
+			p.unfit(s, slot, &st)
+		default:
 			p.slot(s, slot, &busy, &st)
 		}
 	}
@@ -142,7 +145,7 @@ func (p *planner) surplus(s *Service, st *Status) {
 	serves := func(t *Task) bool { return t.up() && t.Ready && t.Published && t.StopAt.IsZero() }
 	for slot := 1; slot <= s.Replicas && !s.Stopped && s.Order == StartFirst; slot++ {
 		tasks := p.slots[s.Name][slot]
-		if !slices.ContainsFunc(tasks, serves) && !p.done(s, tasks) {
+		if !slices.ContainsFunc(tasks, serves) && !p.done(s, slot, tasks) {
 			lacking++
 		}
 	}
@@ -163,10 +166,10 @@ func (p *planner) surplus(s *Service, st *Status) {
 }
 
 // done says that a slot of s has done what it was for, and stays empty.
-func (p *planner) done(s *Service, tasks []*Task) bool {
+func (p *planner) done(s *Service, slot int, tasks []*Task) bool {
 	cur, _ := p.pick(s, tasks)
 	if cur == nil {
-		return s.OneShot && s.Completed
+		return s.OneShot && slot <= s.Completed
 	}
 	v, _, _ := judge(s, cur)
 	return cur.State == TaskExited && v == completed
@@ -255,7 +258,7 @@ func (p *planner) slot(s *Service, slot int, busy *int, st *Status) {
 		p.overtake(s, old)
 	}
 	oldLive := slices.ContainsFunc(old, (*Task).live)
-	if cur == nil && s.OneShot && s.Completed {
+	if cur == nil && s.OneShot && slot <= s.Completed {
 		const why = "this version has run to its end before"
 		if len(old) > 0 && old[0].State == TaskExited {
 			p.on(RemoveTask, old[0], why)
@@ -508,7 +511,7 @@ func (p *planner) exited(s *Service, slot int, t *Task, old []*Task, st *Status)
 		}
 		return
 	}
-	p.create(s, slot, Action{Failures: n, Restarts: t.Restarts + 1, Cause: why})
+	p.create(s, slot, Action{Failures: n, Restarts: t.Restarts + 1, Restarted: restarted(s, t, p.now), Cause: why})
 }
 
 // succeeded plans a slot that has done what it was for.
@@ -519,6 +522,17 @@ func (p *planner) succeeded(s *Service, old []*Task, why string, st *Status) {
 		if o.live() {
 			p.retire(s, o, retirement{cause: why, drain: true, remove: true})
 		}
+	}
+}
+
+// unfit plans a slot that can't run on this node: what runs in it ends, and
+// none follows.
+func (p *planner) unfit(s *Service, slot int, st *Status) {
+	st.Fits = s.Fits
+	st.worse(PhasePending, "%s", s.Unfit)
+	p.wait(s.Name, slot, time.Time{}, "a node that fits: "+s.Unfit)
+	for _, t := range p.slots[s.Name][slot] {
+		p.retire(s, t, retirement{cause: "does not fit this node: " + s.Unfit, drain: true, remove: true})
 	}
 }
 

@@ -91,6 +91,18 @@ func exited(code int, since, ran time.Duration, failures int) func(*Task) {
 		t.FinishedAt, t.StartedAt, t.Failures = ago(since), ago(since+ran), failures
 	}
 }
+
+func restartedAgo(ds ...time.Duration) func(*Task) {
+	return func(t *Task) {
+		for _, d := range ds {
+			t.Restarted = append(t.Restarted, ago(d))
+		}
+	}
+}
+
+func unfit(fits int) func(*Service) {
+	return func(s *Service) { s.Unfit, s.Fits = "node.labels.disk is not ssd", fits }
+}
 func lost(t *Task) { t.Lost, t.ExitCode, t.Reason = true, -1, "the machine was restarted" }
 
 // goldenCase is one input of the planner.
@@ -132,7 +144,17 @@ var cases = []goldenCase{
 	{"exit 0 with a silent policy is the end", stack(web(1)), []Task{running("web", 1, 1, "k2", exited(0, time.Second, time.Second, 0))}},
 	{"exit 0 with restart always is not", stack(web(1, policy(spec.RestartAlways, 0))), []Task{running("web", 1, 1, "k2", exited(0, time.Second, time.Second, 0))}},
 	{"restart no leaves a failed task alone", stack(web(1, policy(spec.RestartNo, 0))), []Task{running("web", 1, 1, "k2", exited(3, time.Second, time.Second, 0))}},
-	{"on-failure stops after its attempts", stack(web(1, policy(spec.RestartOnFailure, 2))), []Task{running("web", 1, 3, "k2", exited(3, time.Minute, time.Second, 2))}},
+	{"on-failure stops after its attempts", stack(web(1, policy(spec.RestartOnFailure, 2))), []Task{running("web", 1, 3, "k2", exited(3, time.Minute, time.Second, 2), restartedAgo(time.Hour, 2*time.Minute))}},
+	{"attempts before the window do not count", stack(web(1, func(s *Service) {
+		s.Restart = spec.RestartPolicy{Condition: spec.RestartAlways, MaxAttempts: 2, Delay: 5 * time.Second, Window: 10 * time.Minute}
+	})), []Task{running("web", 1, 3, "k2", exited(3, time.Minute, time.Second, 2), restartedAgo(time.Hour, 2*time.Minute))}},
+	{"attempts within the window end it", stack(web(1, func(s *Service) {
+		s.Restart = spec.RestartPolicy{Condition: spec.RestartAlways, MaxAttempts: 2, Window: 2 * time.Hour}
+	})), []Task{running("web", 1, 3, "k2", exited(0, time.Minute, 50*time.Minute, 0), restartedAgo(time.Hour, 51*time.Minute))}},
+	{"a service that fits no node is pending", stack(web(2, unfit(0)), web(1, named("api"), needs("web", spec.DependsStarted))), nil},
+	{"replicas beyond what fits the node are pending", stack(web(3, unfit(2))), []Task{running("web", 1, 1, "k2")}},
+	{"what runs where it does not fit any more ends", stack(web(2, unfit(0))), []Task{running("web", 1, 1, "k2"), running("web", 2, 1, "k2", stopping(time.Second))}},
+	{"a job runs its further completions", stack(web(3, named("job"), oneShot, func(s *Service) { s.Completed = 2 })), nil},
 	{"a lost task comes back whatever the policy", stack(web(1, policy(spec.RestartNo, 0))), []Task{running("web", 1, 1, "k2", exited(-1, time.Second, time.Hour, 0), lost)}},
 	{"service_started waits for the start", stack(web(1, needs("db", spec.DependsStarted)), web(1, named("db"))), []Task{running("db", 1, 1, "k2", pending)}},
 	{"service_started is met by a started task", stack(web(1, needs("db", spec.DependsStarted)), web(1, named("db"))), []Task{running("db", 1, 1, "k2", unready)}},

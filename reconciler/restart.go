@@ -3,6 +3,7 @@ package reconciler
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"berth/spec"
@@ -70,7 +71,7 @@ func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
 			return completed, at, ""
 		}
 	}
-	if n := s.Restart.MaxAttempts; n > 0 && t.Failures >= n {
+	if n := s.Restart.MaxAttempts; n > 0 && len(within(t.Restarted, s.Restart.Window, t.FinishedAt)) >= n {
 		return failed, at, fmt.Sprintf("%s, %d restarts did not help", exitReason(t), n)
 	}
 	delay := s.Restart.Delay
@@ -78,6 +79,33 @@ func judge(s *Service, t *Task) (v verdict, at time.Time, why string) {
 		delay = backoff(failures(s, t) - 1)
 	}
 	return restart, t.FinishedAt.Add(delay), exitReason(t)
+}
+
+// within leaves the restarts of the last window; without one all of them.
+func within(restarts []time.Time, window time.Duration, now time.Time) []time.Time {
+	if window == 0 {
+		return restarts
+	}
+	i := slices.IndexFunc(restarts, func(at time.Time) bool { return now.Sub(at) < window })
+	if i < 0 {
+		return nil
+	}
+	return restarts[i:]
+}
+
+// restarted is the history of the successor of t: the restarts that count for
+// max_attempts, as many as it allows. A restart that the user asked for begins
+// a new one; one that the machine caused does not count.
+func restarted(s *Service, t *Task, now time.Time) []time.Time {
+	n := s.Restart.MaxAttempts
+	switch {
+	case n == 0, t.Retry, !t.StopAt.IsZero() && !t.Unhealthy:
+		return nil
+	case t.Lost:
+		return t.Restarted
+	}
+	out := append(slices.Clone(within(t.Restarted, s.Restart.Window, now)), now)
+	return out[max(0, len(out)-n):]
 }
 
 // settle is how long a task without a healthcheck must be up to count as ready

@@ -102,7 +102,7 @@ func (p *planner) replaceUnhealthy(s *Service, t *Task, busy *int, st *Status) b
 	}
 	n := t.Failures + 1
 	at := t.StartedAt.Add(max(s.Restart.Delay, backoff(n-1)))
-	v, _, _ := judge(s, &Task{State: TaskExited, Unhealthy: true, ExitCode: 1, Failures: t.Failures})
+	v, _, _ := judge(s, &Task{State: TaskExited, Unhealthy: true, ExitCode: 1, Failures: t.Failures, Restarted: t.Restarted, FinishedAt: p.now})
 	switch {
 	case v != restart:
 		return false // its policy leaves it as it is
@@ -118,7 +118,7 @@ func (p *planner) replaceUnhealthy(s *Service, t *Task, busy *int, st *Status) b
 	st.worse(PhaseFailing, "%s-%d is unhealthy and is replaced", s.Name, t.Slot)
 	if t.Ready && t.inTraffic() && s.Order == StartFirst {
 		// It still takes traffic: only its liveness failed.
-		p.create(s, t.Slot, Action{Failures: n, Restarts: t.Restarts + 1, Cause: "unhealthy"})
+		p.create(s, t.Slot, Action{Failures: n, Restarts: t.Restarts + 1, Restarted: restarted(s, t, p.now), Cause: "unhealthy"})
 		return true
 	}
 	p.retire(s, t, retirement{cause: "unhealthy", drain: true})
@@ -315,7 +315,7 @@ func (p *planner) stalled() (FailureAction, string) {
 		return ActionContinue, ""
 	}
 	for _, st := range p.plan.Services {
-		if r.Touched[st.Service] && st.Phase >= PhaseStopping {
+		if r.Touched[st.Service] && st.Phase >= PhaseStopping && st.Phase != PhasePending {
 			return p.want.Services[st.Service].Update.OnFailure, fmt.Sprintf("%s made no progress for %s: %s", st.Service, seconds(limit), st.Reason)
 		}
 	}
@@ -343,6 +343,8 @@ func (p *planner) complete() bool {
 		case PhaseCompleted:
 			done = done && st.Old == 0
 		case PhaseStopped:
+		case PhasePending: // not for this node; what fits it shall be ready
+			done = done && st.Old == 0 && st.Ready >= p.want.Services[st.Service].Fits
 		default:
 			done = false
 		}

@@ -152,8 +152,8 @@ var rollouts = []goldenCase{
 	{"a removed service waits for what is replaced", during(stack(watched(1)), alsoTouched("cron")), []Task{running("web", 1, 1, "k1"), running("web", 1, 2, "k2", fresh(time.Second)), running("cron", 1, 1, "k2")}},
 	{"a removed service ends when the others are replaced", during(stack(watched(1)), alsoTouched("cron")), []Task{running("web", 1, 2, "k2", serving(30*time.Second)), running("cron", 1, 1, "k2")}},
 	{"a removed service that holds a volume goes first", during(stack(watched(1, stopFirst)), alsoTouched("db")), []Task{running("db", 1, 1, "k1", exclusive)}},
-	{"a one-shot that completed before does not run again", during(stack(watched(1, needs("job", spec.DependsCompleted)), watched(1, named("job"), oneShot, func(s *Service) { s.Completed = true }))), []Task{running("web", 1, 1, "k1")}},
-	{"what a one-shot left that completed before is removed", stack(watched(1, named("job"), oneShot, func(s *Service) { s.Completed = true })), []Task{running("job", 1, 2, "k3", exited(3, time.Second, time.Second, 0))}},
+	{"a one-shot that completed before does not run again", during(stack(watched(1, needs("job", spec.DependsCompleted)), watched(1, named("job"), oneShot, func(s *Service) { s.Completed = 1 }))), []Task{running("web", 1, 1, "k1")}},
+	{"what a one-shot left that completed before is removed", stack(watched(1, named("job"), oneShot, func(s *Service) { s.Completed = 1 })), []Task{running("job", 1, 2, "k3", exited(3, time.Second, time.Second, 0))}},
 	{"a failing one-shot rolls back", during(stack(watched(1, needs("job", spec.DependsCompleted)), watched(1, named("job"), oneShot))), []Task{running("web", 1, 1, "k1"), running("job", 1, 1, "k2", exited(3, time.Second, time.Second, 0))}},
 
 	// Health outside of rollouts.

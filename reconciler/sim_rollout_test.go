@@ -115,7 +115,10 @@ func (m *machine) complete() {
 	}
 	services := maps.Clone(m.want.Services)
 	for name, s := range services {
-		s.Completed = s.OneShot
+		s.Completed = 0
+		if s.OneShot {
+			s.Completed = s.Replicas
+		}
 		services[name] = s
 	}
 	m.want.Services, m.want.Rollout = services, nil

@@ -13,13 +13,14 @@ const (
 	PhaseStopping
 	PhaseStarting // tasks are created, started or not ready yet
 	PhaseWaiting  // for a dependency
+	PhasePending  // no node fits it
 	PhaseFailing  // exits and is restarted with back-off
 	PhaseFailed   // exited and stays so
 )
 
 // String gives the lower-case name.
 func (p Phase) String() string {
-	return [...]string{"ready", "completed", "stopped", "stopping", "starting", "waiting", "failing", "failed"}[p]
+	return [...]string{"ready", "completed", "stopped", "stopping", "starting", "waiting", "pending", "failing", "failed"}[p]
 }
 
 // Status is how far a service is.
@@ -32,6 +33,8 @@ type Status struct {
 	// Available are the current ones that have been watched to the end
 	// (update_config.monitor).
 	Available int
+	// Fits are the slots that can run on this node, if the phase is pending.
+	Fits int
 	// Fresh are the current ones that take traffic.
 	Fresh int
 	// Coming says that a task takes traffic, or will soon in the place of one that

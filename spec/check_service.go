@@ -35,6 +35,7 @@ func (c serviceCheck) all() {
 	c.mounts()
 	c.values()
 	c.updates()
+	c.placement()
 	c.l.extended[c.name] = c.extensions()
 }
 

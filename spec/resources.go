@@ -25,6 +25,7 @@ func (l *loading) resources(at string, s types.ServiceConfig) Resources {
 	}
 	if reserved := s.Deploy.Resources.Reservations; reserved != nil {
 		r.MemoryReservation = cmp.Or(int64(reserved.MemoryBytes), r.MemoryReservation)
+		r.CPUReservation = nanoCPUs(reserved.NanoCPUs.Value())
 	}
 	if s.Deploy.Resources.Limits == nil {
 		return r

@@ -55,14 +55,7 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 	}
 	l.networking(&out, s)
 	if d := s.Deploy; d != nil {
-		if d.Mode != "replicated" {
-			out.Mode = d.Mode
-		}
-		if d.EndpointMode != "vip" {
-			out.EndpointMode = d.EndpointMode
-		}
-		out.Update = l.updateConfig(at+".deploy.update_config", d.UpdateConfig, "rollback", "pause", "continue")
-		out.Rollback = l.updateConfig(at+".deploy.rollback_config", d.RollbackConfig, "pause", "continue")
+		l.deploy(&out, d)
 	}
 	return out
 }
@@ -134,9 +127,10 @@ func (l *loading) dependencies(s types.ServiceConfig) []Dependency {
 	return out
 }
 
-// restart takes `restart`, else deploy.restart_policy.
+// restart takes deploy.restart_policy, else `restart` (Compose Deploy
+// Specification, restart_policy).
 func restart(s types.ServiceConfig) RestartPolicy {
-	if s.Restart != "" {
+	if s.Restart != "" && (s.Deploy == nil || s.Deploy.RestartPolicy == nil) {
 		cond, max, _ := strings.Cut(s.Restart, ":")
 		n, _ := strconv.Atoi(max)
 		return RestartPolicy{Condition: cond, MaxAttempts: n}
@@ -146,8 +140,8 @@ func restart(s types.ServiceConfig) RestartPolicy {
 	}
 	p := s.Deploy.RestartPolicy
 	out := RestartPolicy{Condition: RestartAlways}
-	switch p.Condition {
-	case "none":
+	switch strings.ToLower(p.Condition) {
+	case "none", RestartNo:
 		out.Condition = RestartNo
 	case "on-failure":
 		out.Condition = RestartOnFailure

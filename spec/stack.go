@@ -121,15 +121,21 @@ type Service struct {
 	DependsOn []Dependency `json:"depends_on,omitempty" class:"ignored"` // sorted by service
 	// Replicas is how many tasks the service has (deploy.replicas or scale).
 	Replicas int           `json:"replicas" class:"ignored"`
-	Mode     string        `json:"mode,omitempty" class:"ignored"` // deploy.mode, "" is replicated
+	Mode     string        `json:"mode,omitempty" class:"ignored"` // deploy.mode, see Mode…
 	Update   *UpdateConfig `json:"update_config,omitempty" class:"ignored"`
 	Rollback *UpdateConfig `json:"rollback_config,omitempty" class:"ignored"`
-	Profiles []string      `json:"profiles,omitempty" class:"ignored"`
-	Attach   *bool         `json:"attach,omitempty" class:"ignored"` // nil: true
+	// DeployLabels (deploy.labels) are the service's, not its containers'.
+	DeployLabels map[string]string `json:"deploy_labels,omitempty" class:"ignored"`
+	// Constraints (deploy.placement.constraints) say which nodes may run its
+	// tasks; see ParseConstraint. MaxPerNode is how many on each; 0: any number.
+	Constraints []string `json:"constraints,omitempty" class:"ignored"`
+	MaxPerNode  int      `json:"max_replicas_per_node,omitempty" class:"ignored"`
+	Profiles    []string `json:"profiles,omitempty" class:"ignored"`
+	Attach      *bool    `json:"attach,omitempty" class:"ignored"` // nil: true
 
 	// OneShot says that another service waits for this one to complete
-	// (depends_on condition service_completed_successfully): it runs once
-	// per revision and is not restarted.
+	// (depends_on condition service_completed_successfully), or that it is a job
+	// (deploy.mode): it runs once per revision and is not restarted.
 	OneShot bool `json:"one_shot,omitempty" class:"ignored"`
 	// StepOf is the service of which this one runs a pre_start step.
 	StepOf string `json:"step_of,omitempty" class:"ignored"`
@@ -222,6 +228,7 @@ type Resources struct {
 	NanoCPUs          int64  `json:"nano_cpus,omitempty"`          // 1e9 is one CPU
 	Memory            int64  `json:"memory,omitempty"`             // bytes
 	MemoryReservation int64  `json:"memory_reservation,omitempty"` // bytes
+	CPUReservation    int64  `json:"cpu_reservation,omitempty"`    // 1e9 is one CPU; for admission only
 	MemorySwap        int64  `json:"memory_swap,omitempty"`        // bytes, memory included; -1: unlimited
 	MemorySwappiness  *int64 `json:"memory_swappiness,omitempty"`
 	Pids              int64  `json:"pids,omitempty"` // -1: unlimited; 0: the default of 2048

@@ -93,11 +93,12 @@ var table = []group{
 		hint: "copy the files from an image with a service that runs once",
 	},
 
-	{under: "services.*.deploy", names: `. endpoint_mode replicas resources resources.limits resources.limits.cpus
+	{under: "services.*.deploy", names: `. endpoint_mode labels labels.* mode placement placement.constraints
+		placement.max_replicas_per_node placement.preferences placement.preferences.[].spread replicas resources resources.limits resources.limits.cpus
 		resources.limits.memory resources.limits.pids restart_policy restart_policy.condition restart_policy.delay
 		restart_policy.max_attempts restart_policy.window rollback_config rollback_config.delay
 		rollback_config.max_failure_ratio rollback_config.monitor rollback_config.parallelism resources.reservations
-		resources.reservations.memory update_config update_config.delay update_config.max_failure_ratio
+		resources.reservations.cpus resources.reservations.memory update_config update_config.delay update_config.max_failure_ratio
 		update_config.monitor update_config.parallelism`},
 	{
 		under: "services.*.deploy", names: "rollback_config.order update_config.order",
@@ -112,23 +113,11 @@ var table = []group{
 		values: []string{"pause", "continue"}, hint: "write pause or continue",
 	},
 	{
-		under: "services.*.deploy.mode", names: ".", values: []string{"replicated"},
-		hint: "use mode replicated with replicas",
-	},
-	{
-		under: "services.*.deploy", names: "labels labels.*", ignored: true,
-		hint: "write them under labels of the service",
-	},
-	{
-		under: "services.*.deploy.placement", names: ". constraints max_replicas_per_node preferences preferences.[].spread",
-		ignored: true, hint: "the stack runs on this machine",
-	},
-	{
-		under: "services.*.deploy.resources.reservations", names: `cpus devices devices.[].capabilities devices.[].count
+		under: "services.*.deploy.resources.reservations", names: `devices devices.[].capabilities devices.[].count
 			devices.[].device_ids devices.[].driver devices.[].options devices.[].options.* generic_resources
 			generic_resources.[].discrete_resource_spec generic_resources.[].discrete_resource_spec.kind
 			generic_resources.[].discrete_resource_spec.value`,
-		ignored: true, hint: "limits are honoured: resources.limits; of reservations only memory",
+		ignored: true, hint: "limits are honoured: resources.limits; of reservations memory and cpus",
 	},
 
 	{

@@ -37,7 +37,7 @@ type Stack struct {
 	// Rollout is the newest one, ended or not.
 	Rollout *Rollout `json:"rollout,omitempty"`
 	// Completed are the keys that one-shots ran to their end with, the newest
-	// last.
+	// last; KEY*N if N slots did.
 	Completed map[string][]string `json:"completed,omitempty"`
 	// Removing is set by down, with what goes beside the tasks.
 	Removing *Removal  `json:"removing,omitempty"`
@@ -141,6 +141,8 @@ type Task struct {
 	LastLine    string `json:"last_line,omitempty"`
 	Failures    int    `json:"failures,omitempty"`
 	Restarts    int    `json:"restarts,omitempty"`
+	// Restarted are the restarts of its slot that count for max_attempts.
+	Restarted []time.Time `json:"restarted,omitempty"`
 
 	Health string `json:"health,omitempty"` // starting, healthy, unhealthy
 	// Readiness and Liveness are the same of x-readiness and x-liveness; "": it

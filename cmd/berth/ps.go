@@ -35,7 +35,8 @@ exited. Tasks that a newer one replaced and that are kept for logs and
 rollback are shown with --replaced.
 
 With --format json it prints one object a line, with the fields of
-docker compose ps, and Ready, Revision and Restarts.` + exitStatus(),
+docker compose ps, and Ready, Revision, Restarts and ServiceLabels.
+A service that fits no node (deploy.placement) has a row that says why.` + exitStatus(),
 		ValidArgsFunction: a.completeServices,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.ps(cmd.Context(), o, args) },
 	}
@@ -48,7 +49,7 @@ docker compose ps, and Ready, Revision and Restarts.` + exitStatus(),
 	f.BoolVar(&o.orphans, "orphans", true, "also services that the file no longer has")
 	f.StringVar(&o.format, "format", formatTable, "`FORMAT`: table or json")
 	f.StringArrayVar(&o.filter, "filter", nil, "`status=STATE`: only containers in this state")
-	f.StringArrayVar(&o.status, "status", nil, "only containers in this `STATE`: created, running, paused, restarting, removing, exited")
+	f.StringArrayVar(&o.status, "status", nil, "only containers in this `STATE`: created, running, paused, restarting, removing, exited, pending")
 	return cmd
 }
 
@@ -78,6 +79,9 @@ func (a *app) ps(ctx context.Context, o psOptions, services []string) error {
 		}
 	}
 	tasks := o.choose(stack, services)
+	if !o.quiet {
+		tasks = append(tasks, o.pending(stack, services)...)
+	}
 	switch {
 	case o.services:
 		return a.printLines(tasks, func(t api.Task) string { return t.Service })
@@ -108,6 +112,22 @@ func (o psOptions) choose(stack api.StackStatus, services []string) []api.Task {
 		return cmp.Or(cmp.Compare(x.Service, y.Service), cmp.Compare(x.Slot, y.Slot), y.CreatedAt.Compare(x.CreatedAt))
 	})
 	return tasks
+}
+
+// pending gives a row to each service that fits no node, so that it has no
+// task that could be listed.
+func (o psOptions) pending(stack api.StackStatus, services []string) []api.Task {
+	var out []api.Task
+	for _, s := range stack.Services {
+		if s.Phase == api.PhasePending && wanted(services, s.Service) && wanted(o.status, api.TaskPending) {
+			svc := stack.Stack.Services[s.Service]
+			out = append(out, api.Task{
+				Name: stack.Name + "-" + s.Service, Stack: stack.Name, Service: s.Service, Image: svc.Image,
+				State: api.TaskPending, Reason: s.Reason, ServiceLabels: svc.DeployLabels,
+			})
+		}
+	}
+	return out
 }
 
 // printLines prints a text per task, each once.
