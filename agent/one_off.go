@@ -164,10 +164,19 @@ func (a *Agent) makeOneOff(ctx context.Context, req *api.RunRequest, report func
 		if rerr := a.removeOneOff(ctx, t); rerr != nil {
 			a.log.Error("take back a task that could not be made", "task", t.Name(), "err", rerr)
 		}
-		return nil, fmt.Errorf("%s: %w", t.Name(), err)
+		return nil, notStarted(fmt.Errorf("%s: %w", t.Name(), err))
 	}
 	a.oneOffs.wait(id)
 	return t, nil
+}
+
+// notStarted adds to an error of a program that can't be run the code that a
+// shell would exit with.
+func notStarted(err error) error {
+	if !unstartable(err) {
+		return err
+	}
+	return &api.Error{Status: http.StatusUnprocessableEntity, Code: api.CodeStart, Detail: err.Error(), ExitCode: startExit(err)}
 }
 
 // furnishOneOff makes networks and container of a recorded task.

@@ -49,6 +49,13 @@ func (o *oneOffs) hold(id string) (release func()) {
 	}
 }
 
+// alone says that nobody but the caller looks at a task.
+func (o *oneOffs) alone(id string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.held[id] == 1
+}
+
 // wait gives a task that was made its time to be started.
 func (o *oneOffs) wait(id string) {
 	o.mu.Lock()
@@ -168,6 +175,12 @@ func (a *Agent) startInteractive(w http.ResponseWriter, r *http.Request) {
 		end, err := a.awaitEnd(ctx, t)
 		if err != nil {
 			return 0, err
+		}
+		if end.OneOff.Remove && a.oneOffs.alone(t.ID) {
+			// Who reads the code finds it gone; what fails now is tried again.
+			if err := a.removeOneOff(context.WithoutCancel(ctx), end); err != nil {
+				a.log.Error("remove a one-off task", "task", t.Name(), "err", err)
+			}
 		}
 		return end.ExitCode, nil
 	})

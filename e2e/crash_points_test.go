@@ -188,6 +188,9 @@ var rounds = []round{{
 	name: "logs grow", ends: api.RolloutComplete,
 	points: []string{"log.shifted"},
 }, {
+	name: "one-off tasks", ask: []string{"run", "--rm", "-d", "--no-deps", "db", "true"}, again: true, ends: api.RolloutComplete,
+	points: []string{"oneoff.record", "oneoff.recorded", "oneoff.unmade", "oneoff.emptied", "oneoff.removed"},
+}, {
 	name: "a removal", ask: down,
 	points: []string{
 		"stop.noted", "network.unruled", "network.unmade", "network.removed", "stack.emptied",
@@ -285,9 +288,10 @@ func (v *victim) round(t *testing.T, r round) {
 		v.isGone(t)
 		return
 	}
+	rolls := r.ask != nil && r.ask[0] != "run"
 	eventually(t, 30*time.Second, func() error {
 		ro := v.state(t)
-		if ro.State != r.ends || r.ask != nil && ro.StartedAt.Equal(before.StartedAt) && r.ends != api.RolloutPaused {
+		if ro.State != r.ends || rolls && ro.StartedAt.Equal(before.StartedAt) && r.ends != api.RolloutPaused {
 			return fmt.Errorf("%s: it is %s (%s): %+v", r.name, ro.State, ro.Reason, ro.Services)
 		}
 		return nil

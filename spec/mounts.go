@@ -17,26 +17,30 @@ import (
 func mounts(s types.ServiceConfig) []Mount {
 	var out []Mount
 	for _, v := range s.Volumes {
-		m := Mount{Type: v.Type, Source: v.Source, Target: cleanTarget(v.Target), ReadOnly: v.ReadOnly}
-		switch {
-		case v.Type == types.VolumeTypeBind:
-			if b := v.Bind; b != nil {
-				m.CreateHostPath, m.Propagation, m.SELinux = bool(b.CreateHostPath), b.Propagation, b.SELinux
-			}
-		case v.Type == types.VolumeTypeVolume && v.Volume != nil:
-			m.NoCopy, m.Subpath = v.Volume.NoCopy, v.Volume.Subpath
-		case v.Type == types.VolumeTypeTmpfs && v.Tmpfs != nil:
-			m.TmpfsSize, m.TmpfsMode = int64(v.Tmpfs.Size), v.Tmpfs.Mode
-		case v.Type == types.VolumeTypeImage && v.Image != nil:
-			m.Subpath = v.Image.SubPath
-		}
-		out = append(out, m)
+		out = append(out, mount(v))
 	}
 	for _, t := range s.Tmpfs {
 		m, _ := tmpfs(t)
 		out = append(out, m)
 	}
 	return out
+}
+
+func mount(v types.ServiceVolumeConfig) Mount {
+	m := Mount{Type: v.Type, Source: v.Source, Target: cleanTarget(v.Target), ReadOnly: v.ReadOnly}
+	switch {
+	case v.Type == types.VolumeTypeBind:
+		if b := v.Bind; b != nil {
+			m.CreateHostPath, m.Propagation, m.SELinux = bool(b.CreateHostPath), b.Propagation, b.SELinux
+		}
+	case v.Type == types.VolumeTypeVolume && v.Volume != nil:
+		m.NoCopy, m.Subpath = v.Volume.NoCopy, v.Volume.Subpath
+	case v.Type == types.VolumeTypeTmpfs && v.Tmpfs != nil:
+		m.TmpfsSize, m.TmpfsMode = int64(v.Tmpfs.Size), v.Tmpfs.Mode
+	case v.Type == types.VolumeTypeImage && v.Image != nil:
+		m.Subpath = v.Image.SubPath
+	}
+	return m
 }
 
 func cleanTarget(t string) string {

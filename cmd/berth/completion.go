@@ -96,6 +96,14 @@ func (a *app) completeServices(cmd *cobra.Command, args []string, toComplete str
 	})
 }
 
+// completeService is completeServices for one argument.
+func (a *app) completeService(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.completeServices(cmd, args, toComplete)
+}
+
 func (a *app) serviceNames(ctx context.Context, client *api.Client) []string {
 	var names []string
 	if o, err := a.options(); err == nil {

@@ -65,15 +65,7 @@ func isTerminal(stream any) bool {
 }
 
 func (a *app) exec(ctx context.Context, o execOptions, service string, command []string) error {
-	name, client, err := a.stackAgent(ctx)
-	if err != nil {
-		return err
-	}
-	stack, err := client.Stack(ctx, name)
-	if err != nil {
-		return err
-	}
-	task, err := runningTask(stack, service, o.index)
+	client, task, err := a.serviceTask(ctx, service, o.index)
 	if err != nil {
 		return err
 	}
@@ -106,7 +98,7 @@ func (a *app) execOn(ctx context.Context, client *api.Client, task string, req a
 			return 0, fmt.Errorf("set the terminal to raw mode: %w", err)
 		}
 		defer term.Restore(int(in.Fd()), before) //nolint:errcheck // nothing is left to be done about it
-		resize, stop := watchSize(out)
+		resize, stop := watchSize(out, false)
 		defer stop()
 		s.Resize = resize
 		if cols, rows, err := term.GetSize(int(out.Fd())); err == nil {
@@ -115,15 +107,19 @@ func (a *app) execOn(ctx context.Context, client *api.Client, task string, req a
 		return client.Exec(ctx, task, req, s)
 	}
 	running, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	names, stop := passSignals(func() { cancel(exit{code: exitInterrupted}) })
+	names, stop := passSignals(2, func() { cancel(exit{code: exitInterrupted}) })
 	defer stop()
 	s.Signals = names
 	return client.Exec(running, task, req, s)
 }
 
-// watchSize tells the size of a terminal whenever it changes.
-func watchSize(f *os.File) (<-chan api.WindowSize, func()) {
+// watchSize tells the size of a terminal whenever it changes; with now, as it
+// is, too.
+func watchSize(f *os.File, now bool) (<-chan api.WindowSize, func()) {
 	changed := make(chan os.Signal, 1)
+	if now {
+		changed <- syscall.SIGWINCH
+	}
 	signal.Notify(changed, syscall.SIGWINCH)
 	sizes := make(chan api.WindowSize)
 	done := make(chan struct{})
@@ -149,9 +145,9 @@ func watchSize(f *os.File) (<-chan api.WindowSize, func()) {
 }
 
 // passSignals gives the names of signals that this process gets, to be passed
-// on to the command. With the second one the command had its chance, and
-// giveUp is called.
-func passSignals(giveUp func()) (<-chan string, func()) {
+// on to the command. With the last one the command had its chance, and giveUp is
+// called.
+func passSignals(last int, giveUp func()) (<-chan string, func()) {
 	got := make(chan os.Signal, 4)
 	signal.Notify(got, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	names := make(chan string)
@@ -163,7 +159,7 @@ func passSignals(giveUp func()) (<-chan string, func()) {
 			case <-done:
 				return
 			case s := <-got:
-				if n > 1 {
+				if n >= last {
 					giveUp()
 				}
 				name = map[os.Signal]string{os.Interrupt: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT"}[s]
@@ -193,8 +189,9 @@ func runningTask(stack api.StackStatus, service string, index int) (api.Task, er
 		}
 	}
 	// During a rollout a slot has two: the newer one is meant.
+	// One-off tasks are for where nothing else runs.
 	slices.SortFunc(running, func(x, y api.Task) int {
-		return cmp.Or(cmp.Compare(x.Slot, y.Slot), y.CreatedAt.Compare(x.CreatedAt))
+		return cmp.Or(later(x.OneOff)-later(y.OneOff), cmp.Compare(x.Slot, y.Slot), y.CreatedAt.Compare(x.CreatedAt))
 	})
 	_, inFile := stack.Stack.Services[service]
 	switch {
@@ -206,6 +203,13 @@ func runningTask(stack api.StackStatus, service string, index int) (api.Task, er
 		return api.Task{}, hinted{fmt.Errorf("%s-%d does not run", service, index), "berth ps -a " + service}
 	}
 	return api.Task{}, hinted{fmt.Errorf("no container of %s runs", service), "berth ps -a " + service}
+}
+
+func later(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // environment completes KEY to KEY=VALUE from this process's environment; a

@@ -101,6 +101,8 @@ func (o psOptions) choose(stack api.StackStatus, services []string) []api.Task {
 		switch {
 		case !wanted(services, t.Service), !wanted(o.status, t.State), !inFile && !o.orphans:
 			return true
+		case t.OneOff:
+			return !o.all
 		case running:
 			return false
 		case !t.Current:

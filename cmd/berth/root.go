@@ -101,8 +101,8 @@ Global flags may stand before or after the command.` + exitStatus(
 		}
 	}
 	add(groupStack, newUp(a), newDown(a), newPlan(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a), newPull(a),
-		newRollout(a), newCanary(a), newRollback(a), newScale(a))
-	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newEvents(a), newStats(a), newInspect(a))
+		newRollout(a), newCanary(a), newRollback(a), newScale(a), newRun(a))
+	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newAttach(a), newEvents(a), newStats(a), newInspect(a))
 	add(groupFile, newConfig(a), newLint(a))
 	add(groupThings, newImage(a), newVolume(a), newNetwork(a))
 	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))

@@ -253,7 +253,7 @@ func (r *rollout) judge(status api.StackStatus) (attachEnd, bool) {
 	alive := false
 	var last api.Task // of the exited ones that count, the first to exit
 	for _, t := range status.Tasks {
-		if _, ours := r.request.Stack.Services[t.Service]; !ours || !t.Current {
+		if _, ours := r.request.Stack.Services[t.Service]; !ours || !t.Current || t.OneOff {
 			continue
 		}
 		if t.State != api.TaskExited {
