@@ -332,34 +332,11 @@ func (a *Agent) keepContents(kind string, files map[string]spec.File) (map[strin
 // pullAll resolves the image of every service that has no digest yet, pulling
 // where its policy asks for it. All failures are reported together.
 func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.Revision, report func(api.Progress)) error {
-	type want struct{ ref, platform, policy string }
-	wants := map[want][]string{}
-	var order []want
-	var errs *multierror.Error
-	for _, name := range sortedKeys(next.Stack.Services) {
-		s := next.Stack.Services[name]
-		if next.Digests[name] != "" {
-			continue
-		}
-		if s.Image == "" {
-			errs = multierror.Append(errs, noImage(&next.Stack, name))
-			continue
-		}
-		w := want{s.Image, s.Platform, s.PullPolicy}
-		if req.Pull != "" {
-			w.policy = req.Pull
-		}
-		if wants[w] == nil {
-			order = append(order, w)
-		}
-		wants[w] = append(wants[w], name)
-	}
+	wants, errs := wantedImages(req, next)
 	var mu sync.Mutex
-	failed := map[string]error{} // by the first service that wants the image
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
-	for _, w := range order {
-		services := wants[w]
+	for _, w := range wants {
 		g.Go(func() error {
 			img, err := a.images.Pull(ctx, w.ref, images.PullOptions{
 				Platform: w.platform, Policy: images.Policy(w.policy),
@@ -372,12 +349,11 @@ func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				failed[services[0]] = err
+			if w.err = err; err != nil {
 				return nil
 			}
-			for _, name := range services {
-				next.Digests[name] = img.Digest
+			for _, set := range w.set {
+				set(img.Digest)
 			}
 			return nil
 		})
@@ -385,10 +361,62 @@ func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, name := range sortedKeys(failed) {
-		errs = multierror.Append(errs, placed(&next.Stack, "services."+name+".image", imageError(failed[name])))
+	for _, w := range wants {
+		if w.err != nil {
+			errs = multierror.Append(errs, placed(&next.Stack, w.path, imageError(w.err)))
+		}
 	}
 	return errs.ErrorOrNil()
+}
+
+// wantedImage is an image that a revision needs, and what its digest goes to.
+type wantedImage struct {
+	ref, platform, policy string
+
+	path string // of the first that wants it
+	set  []func(digest string)
+	err  error
+}
+
+// wantedImages are the images that have no digest yet: of services, and of
+// mounts of type image, which are pulled when they are missing.
+func wantedImages(req *api.ApplyRequest, next *store.Revision) ([]*wantedImage, *multierror.Error) {
+	var out []*wantedImage
+	var errs *multierror.Error
+	add := func(w wantedImage, set func(string)) {
+		i := slices.IndexFunc(out, func(o *wantedImage) bool {
+			return o.ref == w.ref && o.platform == w.platform && o.policy == w.policy
+		})
+		if i < 0 {
+			i = len(out)
+			out = append(out, &w)
+		}
+		out[i].set = append(out[i].set, set)
+	}
+	for _, name := range sortedKeys(next.Stack.Services) {
+		s := next.Stack.Services[name]
+		s.Mounts = slices.Clone(s.Mounts)
+		next.Stack.Services[name] = s
+		for i, m := range s.Mounts {
+			if m.Type == spec.MountImage && m.Digest == "" {
+				add(wantedImage{ref: m.Source, platform: s.Platform, policy: req.Pull, path: "services." + name + ".mounts." + m.Target},
+					func(digest string) { s.Mounts[i].Digest = digest })
+			}
+		}
+		if next.Digests[name] != "" {
+			continue
+		}
+		if s.Image == "" {
+			errs = multierror.Append(errs, noImage(&next.Stack, name))
+			continue
+		}
+		w := wantedImage{ref: s.Image, platform: s.Platform, policy: s.PullPolicy, path: "services." + name + ".image"}
+		if req.Pull != "" {
+			w.policy = req.Pull
+		}
+		add(w, func(digest string) { next.Digests[name] = digest })
+	}
+	return out, errs
 }
 
 // noImage is what a service that is only built meets.
@@ -495,19 +523,29 @@ func (a *Agent) checkStack(r *store.Revision) error {
 				fail("services."+name+".depends_on."+d.Service, "service %s waits for %s to be healthy, but %s has no healthcheck or x-readiness", name, d.Service, d.Service)
 			}
 		}
-		for i, m := range svc.Mounts {
-			if m.Type != spec.MountBind || m.CreateHostPath {
-				continue
-			}
-			if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
-				fail(fmt.Sprintf("services.%s.volumes.%d", name, i), "bind source %s does not exist; create it, or set create_host_path", m.Source)
-			}
-		}
+		checkMounts(v, r, &svc, fail)
 		if parent, ok := strings.CutPrefix(svc.NetworkMode, "container:"); ok {
 			fail("services."+name+".network_mode", "network_mode container:%s names a container of another engine; use service:NAME", parent)
 		}
 	}
 	return errs.ErrorOrNil()
+}
+
+// checkMounts finds binds and containers that are not there.
+func checkMounts(v view, r *store.Revision, svc *spec.Service, fail func(path, format string, args ...any)) {
+	for _, m := range svc.Mounts {
+		if m.Type != spec.MountBind || m.CreateHostPath {
+			continue
+		}
+		if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
+			fail("services."+svc.Name+".mounts."+m.Target, "bind source %s does not exist; create it, or set create_host_path", m.Source)
+		}
+	}
+	for i, from := range svc.VolumesFrom {
+		if c, _, ok := spec.VolumesFromContainer(from); ok && containerNamed(v.tasks, c) == nil && !willBeNamed(r, c) {
+			fail(fmt.Sprintf("services.%s.volumes_from.%d", svc.Name, i), "no container %s runs; start its stack first, or name a service", c)
+		}
+	}
 }
 
 // commitRevision makes the revision the wanted one and begins its rollout, with

@@ -13,7 +13,10 @@ import (
 	"strconv"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"berth/crash"
+	"berth/images"
 	"berth/runtime"
 	"berth/runtime/volume"
 	"berth/spec"
@@ -42,18 +45,7 @@ func (a *Agent) mounts(ctx context.Context, t *store.Task, rootfs string, c *run
 	}
 	slices.SortStableFunc(list, func(x, y spec.Mount) int { return cmp.Compare(x.Target, y.Target) })
 	for _, m := range list {
-		var rm runtime.Mount
-		var free func()
-		switch m.Type {
-		case spec.MountVolume:
-			rm, free, err = a.volumeMount(ctx, t, &r.Stack, m, rootfs)
-		case spec.MountBind:
-			rm, err = bindMount(m)
-		case spec.MountTmpfs:
-			rm = tmpfsMount(m)
-		default:
-			err = fmt.Errorf("mount type %q at %s is not supported", m.Type, m.Target)
-		}
+		rm, free, err := a.mount(ctx, t, &r.Stack, m, rootfs)
 		if free != nil {
 			held = append(held, free)
 		}
@@ -65,6 +57,50 @@ func (a *Agent) mounts(ctx context.Context, t *store.Task, rootfs string, c *run
 	return release, nil
 }
 
+// mount makes one mount of t ready. release may be nil.
+func (a *Agent) mount(ctx context.Context, t *store.Task, st *spec.Stack, m spec.Mount, rootfs string) (rm runtime.Mount, release func(), err error) {
+	switch m.Type {
+	case spec.MountVolume:
+		return a.volumeMount(ctx, t, st, m, rootfs)
+	case spec.MountBind:
+		return a.bindMount(t, m)
+	case spec.MountTmpfs:
+		rm = tmpfsMount(m)
+	case spec.MountImage:
+		return a.imageMount(ctx, t, m)
+	default:
+		err = fmt.Errorf("mount type %q at %s is not supported", m.Type, m.Target)
+	}
+	return rm, nil, err
+}
+
+// imageMount mounts an image, or a path in it, read-only. The container has a
+// mount of its own of it: ours is only there until release.
+func (a *Agent) imageMount(ctx context.Context, t *store.Task, m spec.Mount) (rm runtime.Mount, release func(), err error) {
+	place := mountPlace(t, m)
+	source := filepath.Join(a.subpaths(), place+"-image")
+	release = func() { a.unpinLogged(source) }
+	if err := a.images.Mount(ctx, m.Digest, images.Mount{Target: source}); err != nil {
+		return rm, release, fmt.Errorf("mount image %s at %s: %w", m.Source, m.Target, err)
+	}
+	rm = runtime.Mount{Type: "bind", Source: source, Target: m.Target, ReadOnly: true, Options: []string{"rbind", "rprivate"}}
+	if m.Subpath == "" {
+		return rm, release, nil
+	}
+	path, free, err := a.pin(place, source, m.Subpath)
+	if err != nil {
+		return rm, release, fmt.Errorf("image %s: %w", m.Source, err)
+	}
+	rm.Source = path
+	return rm, func() { free(); a.unpinLogged(source) }, nil
+}
+
+// mountPlace names a place of our own for one mount of t.
+func mountPlace(t *store.Task, m spec.Mount) string {
+	at := sha256.Sum256([]byte(m.Target))
+	return fmt.Sprintf("%s-%x", t.ID, at[:8])
+}
+
 // volumeMount makes the volume if it is not there, fills it from the image,
 // and mounts it.
 func (a *Agent) volumeMount(ctx context.Context, t *store.Task, st *spec.Stack, m spec.Mount, rootfs string) (rm runtime.Mount, release func(), err error) {
@@ -73,7 +109,7 @@ func (a *Agent) volumeMount(ctx context.Context, t *store.Task, st *spec.Stack, 
 	if m.Source != "" {
 		name, key = st.Volumes[m.Source].Name, m.Source
 	}
-	v, err := a.ensureVolume(st, key, name, t)
+	v, err := a.ensureVolume(st, key, name, t, m.Labels)
 	if err != nil {
 		return rm, nil, err
 	}
@@ -88,8 +124,7 @@ func (a *Agent) volumeMount(ctx context.Context, t *store.Task, st *spec.Stack, 
 		}
 	}
 	if m.Subpath != "" {
-		at := sha256.Sum256([]byte(m.Target))
-		if source, release, err = a.pin(fmt.Sprintf("%s-%x", t.ID, at[:8]), source, m.Subpath); err != nil {
+		if source, release, err = a.pin(mountPlace(t, m), source, m.Subpath); err != nil {
 			return rm, nil, fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
@@ -107,26 +142,59 @@ func (a *Agent) seed(ctx context.Context, name, dir, rootfs, path string) error 
 	return volume.Seed(ctx, dir, rootfs, path)
 }
 
-func bindMount(m spec.Mount) (runtime.Mount, error) {
-	if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) {
-		if !m.CreateHostPath {
-			return runtime.Mount{}, fmt.Errorf("bind source %s does not exist; create it, or set create_host_path", m.Source)
-		}
-		if err := os.MkdirAll(m.Source, 0o755); err != nil {
-			return runtime.Mount{}, fmt.Errorf("make bind source: %w", err)
-		}
-	} else if err != nil {
-		return runtime.Mount{}, fmt.Errorf("bind source: %w", err)
-	}
-	source, err := filepath.EvalSymlinks(m.Source)
+// bindMount mounts a path of the host. release may be nil.
+func (a *Agent) bindMount(t *store.Task, m spec.Mount) (rm runtime.Mount, release func(), err error) {
+	source, err := bindSource(m)
 	if err != nil {
-		return runtime.Mount{}, fmt.Errorf("bind source: %w", err)
+		return rm, nil, fmt.Errorf("bind source: %w", err)
+	}
+	if m.Recursive == "disabled" {
+		// crun 1.8 takes what is mounted below along, whatever it is told.
+		if source, release, err = a.mountAside(mountPlace(t, m), source, unix.MS_BIND); err != nil {
+			return rm, nil, fmt.Errorf("bind source: %w", err)
+		}
 	}
 	return runtime.Mount{
 		Type: "bind", Source: source, Target: m.Target, ReadOnly: m.ReadOnly,
-		Options: []string{"rbind", cmp.Or(m.Propagation, "rprivate")},
-	}, nil
+		Options: append(bindOptions(m), cmp.Or(m.Propagation, "rprivate")),
+	}, release, nil
 }
+
+// bindSource makes the source of a bind, if the file wants that, and follows
+// its links.
+func bindSource(m spec.Mount) (string, error) {
+	if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) {
+		if !m.CreateHostPath {
+			return "", fmt.Errorf("%s does not exist; create it, or set create_host_path", m.Source)
+		}
+		if err := os.MkdirAll(m.Source, 0o755); err != nil {
+			return "", err
+		}
+	} else if err != nil {
+		return "", err
+	}
+	source, err := filepath.EvalSymlinks(m.Source)
+	if err == nil && m.SELinux != "" {
+		err = volume.Relabel(source)
+	}
+	return source, err
+}
+
+// bindOptions say what a bind takes along of the mounts below its source, and
+// whether those are read-only with it: all and yes, if the file is silent and
+// the kernel can (Linux 5.12). bind.recursive readonly insists on it.
+func bindOptions(m spec.Mount) []string {
+	if m.ReadOnly && (m.Recursive == "readonly" || m.Recursive == "" && recursiveReadOnly()) {
+		return []string{"rbind", "rro"}
+	}
+	return []string{"rbind"}
+}
+
+// recursiveReadOnly says whether the kernel has mount_setattr(2).
+var recursiveReadOnly = sync.OnceValue(func() bool {
+	err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{})
+	return !errors.Is(err, unix.ENOSYS)
+})
 
 func tmpfsMount(m spec.Mount) runtime.Mount {
 	options := []string{"nosuid", "nodev"}

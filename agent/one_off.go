@@ -294,12 +294,9 @@ func (a *Agent) putOneOff(c *change, t *store.Task, r *store.Revision) error {
 	if err := a.giveAddresses(c, t, r, &t.Spec); err != nil {
 		return err
 	}
-	for _, m := range t.Spec.Mounts {
-		if m.Type == spec.MountVolume && m.Source != "" {
-			t.Volumes = append(t.Volumes, r.Stack.Volumes[m.Source].Name)
-		}
+	if err := a.giveVolumes(c, s, r, t, t.ID); err != nil {
+		return err
 	}
-	t.Anonymous = a.anonymousVolumes(s, t)
 	c.putTask(*t)
 	return nil
 }

@@ -96,13 +96,8 @@ func (a *Agent) newTask(c *change, s *store.Stack, r *store.Revision, d *derived
 	if err := a.giveAddresses(c, &t, r, &svc); err != nil {
 		return t, err
 	}
-	for _, m := range svc.Mounts {
-		if m.Type == spec.MountVolume && m.Source != "" {
-			t.Volumes = append(t.Volumes, r.Stack.Volumes[m.Source].Name)
-		}
-	}
-	t.Anonymous = a.anonymousVolumes(s, &t)
-	return t, nil
+	err := a.giveVolumes(c, s, r, &t, slotOwner(s, t.Service, t.Slot))
+	return t, err
 }
 
 // giveAddresses takes an address for t on each network of its service.
@@ -189,35 +184,4 @@ func netOf(n *store.Network) overlaynet.Network {
 		ID: n.ID, Subnet4: n.Subnet4, Gateway4: n.Gateway4, Subnet6: n.Subnet6, Gateway6: n.Gateway6,
 		Internal: n.Internal, MTU: n.MTU,
 	}
-}
-
-// anonymousVolumes names the volumes of t that have no name in the file: of
-// its mounts without a source, and of the image's VOLUMEs that nothing else is
-// mounted on. They belong to the slot, so a successor finds its data again; a
-// one-off task has its own.
-func (a *Agent) anonymousVolumes(s *store.Stack, t *store.Task) map[string]string {
-	targets := map[string]bool{}
-	for _, target := range a.imageVolumes(t.Digest) {
-		targets[target] = true
-	}
-	for _, m := range t.Spec.Mounts {
-		if m.Type == spec.MountVolume && m.Source == "" {
-			targets[m.Target] = true
-			continue
-		}
-		delete(targets, m.Target)
-	}
-	if len(targets) == 0 {
-		return nil
-	}
-	out := map[string]string{}
-	for target := range targets {
-		owner := fmt.Sprintf("%s/%s/%d/%d", s.UID, t.Service, t.Slot, s.Renewals[t.Service])
-		if t.OneOff != nil {
-			owner = t.ID
-		}
-		sum := sha256.Sum256([]byte(owner + "/" + target))
-		out[target] = strings.Join([]string{t.Stack, t.Service, hex.EncodeToString(sum[:8])}, "_")
-	}
-	return out
 }

@@ -11,8 +11,8 @@ import (
 	"berth/runtime/volume"
 )
 
-// subpaths is where paths below volumes are mounted while the containers that
-// want them are created.
+// subpaths is where images, and paths below volumes and images, are mounted
+// while the containers that want them are created.
 func (a *Agent) subpaths() string { return filepath.Join(a.cfg.Run, "subpaths") }
 
 // pin mounts a path below a volume's folder at a place of our own and returns
@@ -26,18 +26,22 @@ func (a *Agent) pin(name, dir, sub string) (path string, release func(), err err
 		return "", nil, err
 	}
 	defer closeSource()
+	if path, release, err = a.mountAside(name, source, unix.MS_BIND|unix.MS_REC); err != nil {
+		return "", nil, fmt.Errorf("subpath %s: %w", sub, err)
+	}
+	return path, release, nil
+}
+
+// mountAside binds source at a place of our own, until release is called.
+func (a *Agent) mountAside(name, source string, flags uintptr) (path string, release func(), err error) {
 	path = filepath.Join(a.subpaths(), name)
 	if err := makeLike(source, path); err != nil {
-		return "", nil, fmt.Errorf("make a place for subpath %s: %w", sub, err)
+		return "", nil, fmt.Errorf("make a place to mount at: %w", err)
 	}
-	release = func() {
-		if err := unpin(path); err != nil {
-			a.log.Warn("release a subpath", "err", err)
-		}
-	}
-	if err := unix.Mount(source, path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	release = func() { a.unpinLogged(path) }
+	if err := unix.Mount(source, path, "", flags, ""); err != nil {
 		release()
-		return "", nil, fmt.Errorf("mount subpath %s: %w", sub, err)
+		return "", nil, fmt.Errorf("mount: %w", err)
 	}
 	return path, release, nil
 }
@@ -72,6 +76,12 @@ func unpin(path string) error {
 		return err
 	}
 	return nil
+}
+
+func (a *Agent) unpinLogged(path string) {
+	if err := unpin(path); err != nil {
+		a.log.Warn("release a place for a mount", "err", err)
+	}
 }
 
 // sweepSubpaths takes away what an agent that was killed had pinned.

@@ -22,8 +22,8 @@ const (
 )
 
 // ensureVolume makes the volume if it is missing. key is its key in the file,
-// "" for an anonymous one.
-func (a *Agent) ensureVolume(st *spec.Stack, key, name string, t *store.Task) (volume.Volume, error) {
+// "" for an anonymous one. further labels are those of the mount.
+func (a *Agent) ensureVolume(st *spec.Stack, key, name string, t *store.Task, further map[string]string) (volume.Volume, error) {
 	if key != "" && st.Volumes[key].External {
 		v, err := a.volumes.Get(name)
 		if err != nil {
@@ -31,11 +31,17 @@ func (a *Agent) ensureVolume(st *spec.Stack, key, name string, t *store.Task) (v
 		}
 		return v, nil
 	}
-	if key == "" {
-		return a.volumes.Create(name, map[string]string{labelStack: t.Stack, labelAnonymous: "true"}, nil)
-	}
 	// Ours last: who may delete a volume is not for a file to say.
 	labels := map[string]string{}
+	maps.Copy(labels, further)
+	if key == "" {
+		// One that volumes_from brings may be another stack's.
+		if v, err := a.volumes.Get(name); err == nil {
+			return v, nil
+		}
+		labels[labelStack], labels[labelAnonymous] = t.Stack, "true"
+		return a.volumes.Create(name, labels, nil)
+	}
 	maps.Copy(labels, st.Volumes[key].Labels)
 	labels[labelStack], labels[labelVolume] = t.Stack, key
 	return a.volumes.Create(name, labels, st.Volumes[key].DriverOpts)
@@ -195,6 +201,7 @@ func (a *Agent) pinned() (map[string]bool, error) {
 	for _, t := range a.w.view().tasks {
 		if t.State != store.StateRemoved {
 			out[t.Digest] = true
+			pinMounts(out, &t.Spec)
 		}
 	}
 	err := a.db.View(func(tx store.Tx) error {
@@ -202,10 +209,22 @@ func (a *Agent) pinned() (map[string]bool, error) {
 			for _, d := range r.Digests {
 				out[d] = true
 			}
+			for _, svc := range r.Stack.Services {
+				pinMounts(out, &svc)
+			}
 			return nil
 		})
 	})
 	return out, err
+}
+
+// pinMounts adds the images that s mounts.
+func pinMounts(out map[string]bool, s *spec.Service) {
+	for _, m := range s.Mounts {
+		if m.Type == spec.MountImage {
+			out[m.Digest] = true
+		}
+	}
 }
 
 // removeStackImages removes the images of a stack that nobody else needs.

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -267,6 +268,51 @@ func (c serviceCheck) limits() {
 	}
 }
 
+// mount holds one entry of volumes to what its type can be.
+func (c serviceCheck) mount(path string, v types.ServiceVolumeConfig) {
+	switch v.Type {
+	case types.VolumeTypeNamedPipe:
+		c.failValue(path+".type", "a mount of type npipe is for Windows", "use a bind")
+	case types.VolumeTypeCluster:
+		c.failValue(path+".type", "a mount of type cluster needs a Swarm with a CSI plugin", "use a volume; driver_opts mounts nfs and cifs")
+	case types.VolumeTypeImage:
+		if v.Source == "" {
+			c.fail(path, "a mount of type image names no image", "write source: NAME")
+		}
+	case types.VolumeTypeVolume:
+		if v.Volume != nil && !localPath(v.Volume.Subpath) {
+			c.failValue(path+".volume.subpath", fmt.Sprintf("subpath %q leads out of the volume", v.Volume.Subpath), "write a path below it, without a / at its beginning")
+		}
+	}
+	if v.Image != nil && !localPath(v.Image.SubPath) {
+		c.failValue(path+".image.subpath", fmt.Sprintf("subpath %q leads out of the image", v.Image.SubPath), "write a path below it, without a / at its beginning")
+	}
+	if b := v.Bind; v.Type == types.VolumeTypeBind && b != nil {
+		c.bind(path, v)
+	}
+}
+
+func (c serviceCheck) bind(path string, v types.ServiceVolumeConfig) {
+	switch p := v.Bind.Propagation; p {
+	case "", "private", "rprivate", "shared", "rshared", "slave", "rslave":
+	default:
+		c.failValue(path+".bind.propagation", fmt.Sprintf("propagation %q is not known", p), "write private, rprivate, shared, rshared, slave or rslave")
+	}
+	switch v.Bind.Recursive {
+	case "", "enabled", "disabled", "writable":
+	case "readonly":
+		if !v.ReadOnly {
+			c.failValue(path+".bind.recursive", "bind.recursive is readonly, but the mount is not", "add read_only: true")
+		}
+		if p := v.Bind.Propagation; p != "" && p != "rprivate" {
+			c.failValue(path+".bind.propagation", "bind.recursive readonly goes with propagation rprivate only", "remove propagation")
+		}
+	}
+}
+
+// localPath says that a path, if there is one, stays below where it begins.
+func localPath(p string) bool { return p == "" || filepath.IsLocal(p) }
+
 func (c serviceCheck) mounts() {
 	taken := map[string]string{}
 	use := func(target, path string) {
@@ -288,7 +334,15 @@ func (c serviceCheck) mounts() {
 		}
 	}
 	for i, v := range c.s.Volumes {
-		use(v.Target, fmt.Sprintf("%s.volumes.%d", c.at, i))
+		path := fmt.Sprintf("%s.volumes.%d", c.at, i)
+		use(v.Target, path)
+		c.mount(c.item("volumes", i, v.Source), v)
+	}
+	for i, from := range c.s.VolumesFrom {
+		if name, _, ok := VolumesFromContainer(from); ok && (name == "" || strings.Contains(name, ":")) {
+			c.failValue(fmt.Sprintf("%s.volumes_from.%d", c.at, i), fmt.Sprintf("volumes_from %q names no container", from),
+				"write container:NAME, and :ro after it if nothing is to be written")
+		}
 	}
 	if c.s.Develop != nil {
 		for i, w := range c.s.Develop.Watch {

@@ -13,8 +13,55 @@ import (
 	"github.com/docker/go-units"
 )
 
-// mounts lists `volumes`, then `tmpfs`, in the order of the file.
-func mounts(s types.ServiceConfig) []Mount {
+// mounts lists `volumes`, then `tmpfs`, in the order of the file, then what
+// `volumes_from` adds.
+func (l *loading) mounts(s types.ServiceConfig) []Mount {
+	out := ownMounts(s)
+	for _, from := range s.VolumesFrom {
+		name, readOnly := cutVolumesFrom(from)
+		source, ok := l.project.Services[name]
+		if !ok {
+			continue // a container, of another stack
+		}
+		for _, m := range l.mounts(source) {
+			if m.Type == MountTmpfs || m.Type == MountImage ||
+				slices.ContainsFunc(out, func(o Mount) bool { return o.Target == m.Target }) {
+				continue
+			}
+			if m.Type == MountVolume && m.Source == "" && m.From == "" {
+				m.From = name
+			}
+			m.ReadOnly = m.ReadOnly || readOnly
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// cutVolumesFrom takes the mode off an entry of volumes_from.
+func cutVolumesFrom(from string) (name string, readOnly bool) {
+	if name, ok := strings.CutSuffix(from, ":ro"); ok {
+		return name, true
+	}
+	return strings.TrimSuffix(from, ":rw"), false
+}
+
+// VolumesFromContainer reads an entry of Service.VolumesFrom that names a
+// container: "container:NAME" or "container:NAME:ro".
+func VolumesFromContainer(from string) (name string, readOnly, ok bool) {
+	from, readOnly = cutVolumesFrom(from)
+	name, ok = strings.CutPrefix(from, types.ContainerPrefix)
+	return name, readOnly, ok
+}
+
+// VolumesFromService is the service of an entry of Service.VolumesFrom that
+// names one.
+func VolumesFromService(from string) (name string, readOnly, ok bool) {
+	name, readOnly = cutVolumesFrom(from)
+	return name, readOnly, !strings.HasPrefix(name, types.ContainerPrefix)
+}
+
+func ownMounts(s types.ServiceConfig) []Mount {
 	var out []Mount
 	for _, v := range s.Volumes {
 		out = append(out, mount(v))
@@ -30,15 +77,22 @@ func mount(v types.ServiceVolumeConfig) Mount {
 	m := Mount{Type: v.Type, Source: v.Source, Target: cleanTarget(v.Target), ReadOnly: v.ReadOnly}
 	switch {
 	case v.Type == types.VolumeTypeBind:
+		m.CreateHostPath = v.Bind == nil // as the specification has it
 		if b := v.Bind; b != nil {
 			m.CreateHostPath, m.Propagation, m.SELinux = bool(b.CreateHostPath), b.Propagation, b.SELinux
+			if m.Recursive = b.Recursive; m.Recursive == "enabled" {
+				m.Recursive = ""
+			}
 		}
 	case v.Type == types.VolumeTypeVolume && v.Volume != nil:
-		m.NoCopy, m.Subpath = v.Volume.NoCopy, v.Volume.Subpath
+		m.NoCopy, m.Subpath, m.Labels = v.Volume.NoCopy, v.Volume.Subpath, filled(v.Volume.Labels)
 	case v.Type == types.VolumeTypeTmpfs && v.Tmpfs != nil:
 		m.TmpfsSize, m.TmpfsMode = int64(v.Tmpfs.Size), v.Tmpfs.Mode
-	case v.Type == types.VolumeTypeImage && v.Image != nil:
-		m.Subpath = v.Image.SubPath
+	case v.Type == types.VolumeTypeImage:
+		m.ReadOnly = true
+		if v.Image != nil {
+			m.Subpath = v.Image.SubPath
+		}
 	}
 	return m
 }

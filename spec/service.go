@@ -20,7 +20,7 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 		Environment: environment(s.Environment), User: s.User, GroupAdd: list(s.GroupAdd),
 		WorkingDir: s.WorkingDir, TTY: s.Tty, StdinOpen: s.StdinOpen, Init: s.Init != nil && *s.Init,
 		Labels: filled(s.Labels), Annotations: filled(s.Annotations),
-		Mounts:     mounts(s),
+		Mounts: l.mounts(s), VolumesFrom: list(s.VolumesFrom),
 		Expose:     list(s.Expose),
 		ExtraHosts: extraHosts(s.ExtraHosts), Links: list(s.Links),
 		DNS: list(s.DNS), DNSSearch: list(s.DNSSearch), DNSOptions: list(s.DNSOpts), MACAddress: s.MacAddress,

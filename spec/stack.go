@@ -59,9 +59,12 @@ type Service struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 
-	Mounts  []Mount     `json:"mounts,omitempty"`
-	Configs []FileMount `json:"configs,omitempty"`
-	Secrets []FileMount `json:"secrets,omitempty"`
+	// Mounts include those that VolumesFrom brings from services.
+	Mounts []Mount `json:"mounts,omitempty"`
+	// VolumesFrom are "service", or "container:NAME", and then ":ro".
+	VolumesFrom []string    `json:"volumes_from,omitempty"`
+	Configs     []FileMount `json:"configs,omitempty"`
+	Secrets     []FileMount `json:"secrets,omitempty"`
 
 	// NetworkMode is "", "host", "none", "service:NAME" or "container:NAME".
 	// With "" the service is on Networks.
@@ -167,11 +170,16 @@ type Mount struct {
 
 	CreateHostPath bool   `json:"create_host_path,omitempty"` // bind
 	Propagation    string `json:"propagation,omitempty"`      // bind
+	Recursive      string `json:"recursive,omitempty"`        // bind: disabled, writable, readonly
 	SELinux        string `json:"selinux,omitempty"`          // bind: z or Z
 	NoCopy         bool   `json:"nocopy,omitempty"`           // volume: do not seed from the image
 	Subpath        string `json:"subpath,omitempty"`          // volume, image
-	// Digest is the hash of a bind's content, if x-watch-content asks for it:
-	// a change replaces the tasks.
+	// Labels are for the volume, if this mount makes it.
+	Labels map[string]string `json:"labels,omitempty"`
+	// From is the service, of VolumesFrom, whose anonymous volume this is.
+	From string `json:"from,omitempty"`
+	// Digest is the hash of a bind's content, if x-watch-content asks for it, or
+	// the digest of an image, which the agent fills in: a change replaces the tasks.
 	Digest    string `json:"digest,omitempty"`
 	TmpfsSize int64  `json:"tmpfs_size,omitempty"` // bytes; 0: no limit of its own
 	TmpfsMode uint32 `json:"tmpfs_mode,omitempty"` // 0: 01777

@@ -74,24 +74,10 @@ var table = []group{
 		under: "services.*.networks.*", names: "driver_opts driver_opts.* link_local_ips use_service_name_alias", ignored: true,
 		hint: "remove it",
 	},
-	{under: "services.*.volumes", names: `. [].bind [].bind.create_host_path [].bind.propagation [].read_only [].source
-		[].target [].tmpfs [].tmpfs.mode [].tmpfs.size [].volume [].volume.nocopy [].volume.subpath`},
-	{
-		under: "services.*.volumes.[].type", names: ".", values: []string{"volume", "bind", "tmpfs"},
-		hint: "use a volume, a bind or a tmpfs",
-	},
-	{
-		under: "services.*.volumes.[]", names: "consistency bind.selinux bind.recursive", ignored: true,
-		hint: "remove it",
-	},
-	{
-		under: "services.*.volumes.[]", names: "volume.labels volume.labels.*", ignored: true,
-		hint: "write labels at the top level, under volumes",
-	},
-	{
-		under: "services.*.volumes.[]", names: "image image.subpath", ignored: true,
-		hint: "copy the files from an image with a service that runs once",
-	},
+	{under: "services.*.volumes", names: `. [].bind [].bind.create_host_path [].bind.propagation [].bind.recursive
+		[].bind.selinux [].consistency [].image [].image.subpath [].read_only [].source [].target [].tmpfs [].tmpfs.mode
+		[].tmpfs.size [].type [].volume [].volume.labels [].volume.labels.* [].volume.nocopy [].volume.subpath`},
+	{under: "services.*", names: "volumes_from"},
 
 	{under: "services.*.deploy", names: `. endpoint_mode labels labels.* mode placement placement.constraints
 		placement.max_replicas_per_node placement.preferences placement.preferences.[].spread replicas resources resources.limits resources.limits.cpus
@@ -185,10 +171,6 @@ var table = []group{
 	{under: "services.*", names: "pull_refresh_after", ignored: true, hint: "use pull_policy"},
 	{under: "services.*", names: "external_links", ignored: true, hint: "join the other stack's network as an external one"},
 	{under: "services.*", names: "mac_address", ignored: true, hint: "write it under networks.NAME.mac_address"},
-	{
-		under: "services.*", names: "volumes_from", ignored: true,
-		hint: "name the volume at the top level and mount it in both services",
-	},
 	{under: "services.*.userns_mode", names: ".", values: []string{"host", ""}, hint: "containers share the host's user ids"},
 	{under: "services.*.pid", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
 	{under: "services.*.ipc", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
