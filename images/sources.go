@@ -164,7 +164,7 @@ func (e endpoint) connect(ctx context.Context, named reference.Named, auth func(
 func (e endpoint) credentials(ctx context.Context, reg name.Registry, auth func(string) (string, string, bool)) (authn.Authenticator, error) {
 	if auth != nil {
 		if user, password, ok := auth(e.host); ok {
-			return &authn.Basic{Username: user, Password: password}, nil
+			return given(user, password), nil
 		}
 		return authn.Anonymous, nil
 	}

@@ -74,22 +74,36 @@ func (l *loading) narrow() {
 			return
 		}
 	}
-	l.checkFiles(p)
-	if l.diags.Errors() {
-		return
-	}
-	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
-		l.explainFiles(p, err)
-		return
-	}
-	if p, err = p.WithServicesLabelsResolved(false); err != nil {
-		l.explainFiles(p, err)
-		return
+	if !l.o.NoEnvResolution {
+		if p = l.readVariables(p); p == nil {
+			return
+		}
 	}
 	if !l.o.AllResources {
 		p = p.WithoutUnnecessaryResources()
 	}
 	l.project = p
+}
+
+// readVariables reads env_file and label_file into p. It gives nil when one
+// can't be read, which is reported.
+func (l *loading) readVariables(p *types.Project) *types.Project {
+	if l.o.NoPathResolution {
+		p = l.atProject(p)
+	}
+	l.checkFiles(p)
+	if l.diags.Errors() {
+		return nil
+	}
+	p, err := p.WithServicesEnvironmentResolved(true)
+	if err == nil {
+		p, err = p.WithServicesLabelsResolved(false)
+	}
+	if err != nil {
+		l.explainFiles(p, err)
+		return nil
+	}
+	return p
 }
 
 // checkFiles looks whether env_file and label_file can be read, so that each

@@ -37,6 +37,12 @@ type Options struct {
 	// NoInterpolate keeps ${VAR} as it is. Such a file is no stack: the
 	// Result can only be printed with Config.
 	NoInterpolate bool
+	// NoNormalize adds no defaults (the default network, names of networks and
+	// volumes), NoPathResolution keeps relative paths, NoConsistency checks
+	// nothing beyond the schema: such a Result can be printed, but has no Stack.
+	NoNormalize, NoPathResolution, NoConsistency bool
+	// NoEnvResolution keeps env_file instead of reading it.
+	NoEnvResolution bool
 	// Inspect is for `config` and `lint`, which start nothing and may run
 	// where the secrets are not: the content of configs and secrets is left
 	// out, and what only fails at `up` (content that cannot be read, two
@@ -188,6 +194,10 @@ func (l *loading) run(ctx context.Context) {
 	}
 	l.add(l.stillThere(l.ignored)...)
 	l.warnUnset()
+	if l.o.partial() {
+		l.narrow()
+		return
+	}
 	l.check()
 	if l.diags.Errors() {
 		return
@@ -231,6 +241,8 @@ func (l *loading) compose(ctx context.Context) (err error) {
 		o.SetProjectName(l.in.name, l.in.named)
 		o.Profiles = l.in.profiles
 		o.SkipInterpolation = l.o.NoInterpolate
+		o.SkipNormalization = l.o.NoNormalize
+		o.ResolvePaths = !l.o.NoPathResolution
 		o.SkipValidation = l.valid
 		// Consistency and files are checked here, to report all at once.
 		o.SkipConsistencyCheck = true

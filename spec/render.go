@@ -59,51 +59,17 @@ func encodeModel(model map[string]any, format string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Services are the names of the stack's services, sorted.
-func (r *Result) Services() []string {
-	if r.Stack == nil {
-		return nil
-	}
-	return sortedKeys(r.Stack.Services)
-}
-
-// Images are the references of the stack's services, sorted, each once. A
-// service that is only built has none.
-func (r *Result) Images() []string {
-	if r.Stack == nil {
-		return nil
-	}
-	set := map[string]bool{}
-	for _, s := range r.Stack.Services {
-		if s.Image != "" {
-			set[s.Image] = true
-		}
-	}
-	return sortedKeys(set)
-}
-
-// Volumes are the keys of the stack's volumes, sorted.
-func (r *Result) Volumes() []string {
-	if r.Stack == nil {
-		return nil
-	}
-	return sortedKeys(r.Stack.Volumes)
-}
-
-// Networks are the keys of the stack's networks, sorted.
-func (r *Result) Networks() []string {
-	if r.Stack == nil {
-		return nil
-	}
-	return sortedKeys(r.Stack.Networks)
-}
-
 // Profiles are those that any service is in, active or not, sorted.
 func (r *Result) Profiles() []string {
-	if r.Project == nil {
-		return nil
-	}
 	set := map[string]bool{}
+	for _, s := range children(r.model["services"]) {
+		for _, p := range texts(s["profiles"]) {
+			set[p] = true
+		}
+	}
+	if r.Project == nil {
+		return sortedKeys(set)
+	}
 	for _, s := range r.Project.AllServices() {
 		for _, p := range s.Profiles {
 			set[p] = true

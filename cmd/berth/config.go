@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"berth/api"
 	"berth/cli"
 	"berth/spec"
 )
@@ -19,7 +21,10 @@ import (
 type configOptions struct {
 	format, output, hash                          string
 	services, volumes, images, networks, profiles bool
-	variables, environment, quiet, noInterpolate  bool
+	models, variables, environment, quiet         bool
+	noInterpolate, noNormalize, noPathResolution  bool
+	noConsistency, noEnvResolution                bool
+	resolveDigests, lockDigests                   bool
 }
 
 func newConfig(a *app) *cobra.Command {
@@ -28,10 +33,16 @@ func newConfig(a *app) *cobra.Command {
 		Use:   "config [SERVICE...]",
 		Short: "Print the Compose file as Berth understands it",
 		Long: `Check the Compose file and print it merged, interpolated and in the long
-form, or only its services, images and so on. No agent is needed.` + exitStatus(),
+form, or only its services, images and so on. No agent is needed but for
+--resolve-image-digests and --lock-image-digests, which ask registries.
+
+What --lock-image-digests prints is a file of its own, to be merged with
+this one: berth -f compose.yaml -f lock.yaml up.` + exitStatus(),
+		Aliases: []string{"convert"},
 		Example: `  berth config -q && echo fine
   berth config --services
-  berth config --hash '*'`,
+  berth config --hash '*'
+  berth config --lock-image-digests -o lock.yaml`,
 		ValidArgsFunction: a.completeServices,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.config(cmd.Context(), o, args) },
 	}
@@ -40,6 +51,13 @@ form, or only its services, images and so on. No agent is needed.` + exitStatus(
 	f.StringVarP(&o.output, "output", "o", "", "write to this `FILE`")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print nothing but mistakes")
 	f.BoolVar(&o.noInterpolate, "no-interpolate", false, "leave ${VARIABLES} as they are")
+	f.BoolVar(&o.noNormalize, "no-normalize", false, "add no defaults")
+	f.BoolVar(&o.noPathResolution, "no-path-resolution", false, "leave relative paths as they are")
+	f.BoolVar(&o.noConsistency, "no-consistency", false, "check no more than the schema")
+	f.BoolVar(&o.noEnvResolution, "no-env-resolution", false, "leave env_file as it is")
+	f.BoolVar(&o.resolveDigests, "resolve-image-digests", false, "name images by the digests that their tags have now")
+	f.BoolVar(&o.lockDigests, "lock-image-digests", false, "print only the images, by digest, as a file to merge")
+	f.BoolVar(&o.models, "models", false, "print the models")
 	f.BoolVar(&o.services, "services", false, "print the names of services")
 	f.BoolVar(&o.volumes, "volumes", false, "print the names of volumes")
 	f.BoolVar(&o.networks, "networks", false, "print the names of networks")
@@ -51,15 +69,36 @@ form, or only its services, images and so on. No agent is needed.` + exitStatus(
 	return cmd
 }
 
+// limit says how to load for what is to be printed. The variables that a file
+// mentions are those of the file as it is written.
+func (o *configOptions) limit(options *spec.Options, services []string) {
+	options.Services = services
+	options.NoInterpolate = o.noInterpolate || o.variables
+	options.NoNormalize, options.NoPathResolution = o.noNormalize, o.noPathResolution
+	options.NoConsistency, options.NoEnvResolution = o.noConsistency, o.noEnvResolution
+}
+
+// check refuses flags that contradict each other.
+func (o *configOptions) check() error {
+	partial := o.noInterpolate || o.noNormalize || o.noPathResolution || o.noConsistency
+	switch {
+	case o.hash != "" && partial:
+		return errors.New("--hash is of the whole service: leave out --no-interpolate, --no-normalize, --no-path-resolution and --no-consistency")
+	case (o.resolveDigests || o.lockDigests) && o.noInterpolate:
+		return errors.New("--no-interpolate leaves variables in the names of images: digests can't be asked for")
+	}
+	return checkFormat(o.format, formatYAML, formatJSON)
+}
+
 func (a *app) config(ctx context.Context, o configOptions, services []string) error {
-	if err := checkFormat(o.format, formatYAML, formatJSON); err != nil {
+	if err := o.check(); err != nil {
 		return err
 	}
 	options, err := a.options()
 	if err != nil {
 		return err
 	}
-	options.Services, options.NoDeps, options.NoInterpolate = services, false, o.noInterpolate
+	o.limit(&options, services)
 	result, err := spec.Load(ctx, options)
 	if err != nil {
 		return err
@@ -69,6 +108,11 @@ func (a *app) config(ctx context.Context, o configOptions, services []string) er
 	}
 	if o.quiet {
 		return nil
+	}
+	if o.resolveDigests || o.lockDigests {
+		if err := a.pinImages(ctx, result, o.lockDigests); err != nil {
+			return err
+		}
 	}
 	var text strings.Builder
 	if err := o.write(&text, result); err != nil {
@@ -95,6 +139,7 @@ func (o configOptions) write(w io.Writer, r *spec.Result) error {
 		{o.networks, r.Networks},
 		{o.images, r.Images},
 		{o.profiles, r.Profiles},
+		{o.models, r.Models},
 		{o.environment, r.Environment},
 	} {
 		if list.asked {
@@ -108,7 +153,7 @@ func (o configOptions) write(w io.Writer, r *spec.Result) error {
 	case o.hash != "":
 		return writeHashes(w, r.Hashes(), o.hash)
 	case o.variables:
-		return writeVariables(w, r.Variables())
+		return writeVariables(w, r.Variables(), o.format)
 	}
 	text, err := r.Config(o.format)
 	if err != nil {
@@ -133,10 +178,41 @@ func writeHashes(w io.Writer, hashes map[string]string, asked string) error {
 	return nil
 }
 
-func writeVariables(w io.Writer, variables []spec.Variable) error {
+// variableRow is a variable as docker compose prints it with --format json.
+type variableRow struct {
+	Name, DefaultValue, PresenceValue string
+	Required                          bool
+}
+
+func writeVariables(w io.Writer, variables []spec.Variable, format string) error {
+	if format == formatJSON {
+		rows := map[string]variableRow{}
+		for _, v := range variables {
+			rows[v.Name] = variableRow{v.Name, v.Default, v.Alternate, v.Required}
+		}
+		return cli.WriteJSON(w, rows)
+	}
 	t := cli.Table{Head: []string{"NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"}}
 	for _, v := range variables {
 		t.Add(v.Name, strconv.FormatBool(v.Required), v.Default, v.Alternate)
 	}
 	return t.Write(w)
+}
+
+// pinImages asks the registries for the digests of r's images.
+func (a *app) pinImages(ctx context.Context, r *spec.Result, only bool) error {
+	client, err := a.agent(ctx)
+	if err != nil {
+		return err
+	}
+	req := api.ImageDigestsRequest{References: r.Pull()}
+	if req.Auth, err = a.credentials(req.References); err != nil {
+		return err
+	}
+	pinned, err := client.ImageDigests(ctx, req)
+	if err != nil {
+		return err
+	}
+	r.PinImages(pinned, only)
+	return nil
 }
