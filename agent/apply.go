@@ -339,7 +339,7 @@ func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.
 	for _, w := range wants {
 		g.Go(func() error {
 			img, err := a.images.Pull(ctx, w.ref, images.PullOptions{
-				Platform: w.platform, Policy: images.Policy(w.policy),
+				Platform: w.platform, Policy: images.Policy(w.policy), Auth: authFor(req.Auth, w.ref),
 				Progress: func(p images.Progress) {
 					if p.Layer == "" && p.Status == "exists" {
 						return // most often; nothing was pulled, nothing to say

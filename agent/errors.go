@@ -57,7 +57,7 @@ func problem(err error) *api.Error {
 		{volume.ErrNotFound, http.StatusNotFound, api.CodeNotFound, ""},
 		{images.ErrNotFound, http.StatusNotFound, api.CodeImageNotFound, ""},
 		{images.ErrInUse, http.StatusConflict, api.CodeInUse, ""},
-		{images.ErrUnauthorized, http.StatusBadGateway, api.CodeRegistry, "log in with `docker login` as the agent's user, or check the name"},
+		{images.ErrUnauthorized, http.StatusBadGateway, api.CodeRegistry, "`berth login` to the registry, or check the name"},
 		{images.ErrUnreachable, http.StatusBadGateway, api.CodeRegistry, unreachableHint},
 		{images.ErrReference, http.StatusUnprocessableEntity, api.CodeInvalid, ""},
 		{images.ErrAmbiguous, http.StatusUnprocessableEntity, api.CodeInvalid, "give more of the id"},

@@ -221,6 +221,38 @@ func (f *fakeImages) Tag(ref, digest string) error {
 	return f.do(context.Background(), "tag", ref+" "+digest)
 }
 
+func (f *fakeImages) Push(ctx context.Context, ref string, o images.PullOptions) (string, error) {
+	user := ""
+	if o.Auth != nil {
+		host, _ := images.RegistryOf(ref)
+		user, _, _ = o.Auth(host)
+	}
+	return "sha256:0", f.do(ctx, "push", strings.TrimSpace(ref+" "+user))
+}
+
+func (f *fakeImages) Digest(ctx context.Context, ref string, _ images.PullOptions) (string, error) {
+	return "sha256:" + strings.Repeat("1", 64), f.do(ctx, "digest", ref)
+}
+
+func (f *fakeImages) Login(ctx context.Context, host, user, _ string) error {
+	return f.do(ctx, "login", host+" "+user)
+}
+
+func (f *fakeImages) History(ref string) ([]images.Step, error) {
+	_, err := f.Resolve(ref)
+	return []images.Step{{CreatedBy: "made up"}}, err
+}
+
+func (f *fakeImages) Usage() (list []images.Usage, total int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, img := range f.local {
+		list = append(list, images.Usage{Digest: img.Digest, Unique: 1000})
+		total += 1000
+	}
+	return list, total
+}
+
 func (f *fakeImages) Remove(ref string, _ bool, pinned map[string]bool) (images.Removed, error) {
 	if err := f.do(context.Background(), "remove-image", ref); err != nil {
 		return images.Removed{}, err

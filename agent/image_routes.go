@@ -114,9 +114,7 @@ func (a *Agent) pullImage(ctx context.Context, req *api.ImagePullRequest, report
 		Platform: req.Platform, Policy: images.Policy(either(req.Policy, string(images.PullAlways))),
 		Progress: func(p images.Progress) { report(api.Progress{Pull: (*api.PullProgress)(&p)}) },
 	}
-	if req.Auth != nil {
-		o.Auth = func(string) (string, string, bool) { return req.Auth.Username, req.Auth.Password, true }
-	}
+	o.Auth = authFor(req.Auth, req.Reference)
 	img, err := a.images.Pull(ctx, req.Reference, o)
 	if err != nil {
 		return nil, imageError(err)

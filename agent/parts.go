@@ -28,6 +28,16 @@ type Images interface {
 	Load(ctx context.Context, tar io.Reader, progress func(images.Progress)) ([]images.Image, error)
 	Save(ctx context.Context, w io.Writer, refs []string) error
 	Tag(ref, digest string) error
+	// Push sends an image to the registry that ref names and returns its
+	// digest there.
+	Push(ctx context.Context, ref string, o images.PullOptions) (string, error)
+	// Digest asks the registry what ref means now.
+	Digest(ctx context.Context, ref string, o images.PullOptions) (string, error)
+	// Login asks the registry whether it takes these credentials.
+	Login(ctx context.Context, host, user, password string) error
+	History(ref string) ([]images.Step, error)
+	// Usage tells what each image takes on the disk, and all together.
+	Usage() (list []images.Usage, total int64)
 	// Remove takes a reference away and, with its last one, the image.
 	// pinned digests are never deleted (images.ErrInUse).
 	Remove(ref string, force bool, pinned map[string]bool) (images.Removed, error)

@@ -59,6 +59,7 @@ func (a *Agent) routes(h huma.API, mux *http.ServeMux) {
 	a.rolloutRoutes(h)
 	a.readRoutes(h)
 	a.imageRoutes(h, mux)
+	a.registryRoutes(h)
 	a.resourceRoutes(h)
 	a.taskRoutes(h, mux)
 }

@@ -34,6 +34,11 @@
 //	POST   /v1/images/pull                   ImagePullRequest -> stream of Progress
 //	POST   /v1/images/load                   tar -> stream of Progress
 //	GET    /v1/images/save?ref=&ref=         tar (docker-archive)
+//	GET    /v1/images/history?ref=           []ImageStep, the last first
+//	POST   /v1/images/push                   ImagePushRequest -> stream of Progress
+//	POST   /v1/images/tag                    ImageTagRequest
+//	POST   /v1/images/digests                ImageDigestsRequest -> map of references at digests
+//	POST   /v1/registries/login              LoginRequest
 //	DELETE /v1/images?ref=&force=BOOL        ImageRemoved
 //	POST   /v1/images/prune?all=BOOL         ImageRemoved
 //	GET    /v1/volumes?stack=                []Volume

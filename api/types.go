@@ -75,6 +75,8 @@ type ApplyRequest struct {
 	Canary *Canary `json:"canary,omitempty"`
 	// Wait keeps the stream open until every service is ready or has failed.
 	Wait bool `json:"wait,omitempty"`
+	// Auth are the caller's credentials for what is pulled.
+	Auth Auths `json:"auth,omitempty"`
 	// Actor is who asks, for history: "alice@tty", a commit …
 	Actor string `json:"actor,omitempty"`
 }
@@ -448,13 +450,15 @@ const (
 
 // ImagePullRequest pulls one image.
 type ImagePullRequest struct {
-	Reference string        `json:"reference"`
-	Platform  string        `json:"platform,omitempty"`
-	Policy    string        `json:"policy,omitempty"`
-	Auth      *RegistryAuth `json:"auth,omitempty"`
+	Reference string `json:"reference"`
+	Platform  string `json:"platform,omitempty"`
+	Policy    string `json:"policy,omitempty"`
+	Auth      Auths  `json:"auth,omitempty"`
 }
 
-// RegistryAuth are credentials for one request; never stored.
+// RegistryAuth are credentials for one request; never stored. With the
+// username "<token>" the password is an identity token, as credential helpers
+// have it.
 type RegistryAuth struct {
 	Username string `json:"username"`
 	Password string `json:"password"`

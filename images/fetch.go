@@ -149,7 +149,7 @@ func classify(host string, err error) error {
 	line := strings.Join(strings.Fields(err.Error()), " ")
 	switch statusOf(err) {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w at %s: %s; log in with `docker login %s` or check the name", ErrUnauthorized, host, line, host)
+		return fmt.Errorf("%w at %s: %s; `berth login %s` or check the name", ErrUnauthorized, host, line, host)
 	case http.StatusNotFound:
 		return fmt.Errorf("%w at %s: %s; check name and tag", ErrNotFound, host, line)
 	case http.StatusTooManyRequests:

@@ -5,6 +5,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
 func TestPush_ToARegistry_HasTheSameDigest_AndIsPulledBack(t *testing.T) {
@@ -83,4 +86,58 @@ func TestLogin_AsksTheRegistry(t *testing.T) {
 	if err := s.Login(t.Context(), "not a host/", "me", "secret"); !errors.Is(err, ErrReference) {
 		t.Errorf("no host: %v", err)
 	}
+}
+
+func TestHistory_NamesEveryLayer_TheLastFirst(t *testing.T) {
+	reg := newRegistry(t)
+	reg.push(t, "library/web:v1", twoLayers(t))
+	s := newStore(t, reg)
+	img := pull(t, s, "web:v1")
+	steps, err := s.History("web:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layers []string
+	for _, step := range steps {
+		if step.Layer != "" {
+			layers = append([]string{step.Layer}, layers...)
+		}
+	}
+	if strings.Join(layers, " ") != strings.Join(img.Layers, " ") {
+		t.Errorf("layers %v, want %v", layers, img.Layers)
+	}
+	if _, err := s.History("nosuch"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of nothing: %v", err)
+	}
+}
+
+func TestUsage_LayersOfTwoImages_AreShared(t *testing.T) {
+	reg := newRegistry(t)
+	reg.push(t, "library/web:v1", twoLayers(t))
+	reg.push(t, "library/web:v2", appended(t, twoLayers(t), layerOf(t, file("more", "some more"))))
+	s := newStore(t, reg)
+	one := pull(t, s, "web:v1")
+	list, total := s.Usage()
+	if len(list) != 1 || list[0].Shared != 0 || list[0].Unique != total || total == 0 {
+		t.Fatalf("one image: %+v of %d", list, total)
+	}
+	pull(t, s, "web:v2")
+	list, sum := s.Usage()
+	for _, u := range list {
+		if u.Shared != total || (u.Unique == 0) != (u.Digest == one.Digest) {
+			t.Errorf("%+v; the first took %d", u, total)
+		}
+	}
+	if sum <= total {
+		t.Errorf("together %d, the first alone %d", sum, total)
+	}
+}
+
+func appended(t *testing.T, img v1.Image, l v1.Layer) v1.Image {
+	t.Helper()
+	out, err := mutate.AppendLayers(img, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

@@ -71,3 +71,16 @@ func AtDigest(s, digest string) (string, error) {
 	}
 	return reference.TrimNamed(named).Name() + "@" + digest, nil
 }
+
+// Pinned is s with its tag, at a digest: what Docker Compose writes for an
+// image that is locked.
+func Pinned(s, digest string) (string, error) {
+	named, err := parse(s)
+	if err != nil {
+		return "", err
+	}
+	if wantedDigest(named) != "" {
+		return named.String(), nil
+	}
+	return named.String() + "@" + digest, nil
+}

@@ -121,11 +121,12 @@ func (r *Result) Pull() []string {
 }
 
 // PinImages replaces references by what pinned has for them. With only,
-// nothing but the images is left: a file to be merged with the one that was
+// nothing but these images is left: a file to be merged with the one that was
 // loaded.
 func (r *Result) PinImages(pinned map[string]string, only bool) {
 	for name, s := range r.Project.Services {
-		if at, ok := pinned[s.Image]; ok {
+		at, known := pinned[s.Image]
+		if known {
 			s.Image = at
 		}
 		if only {
@@ -134,7 +135,7 @@ func (r *Result) PinImages(pinned map[string]string, only bool) {
 			s = bare
 		}
 		r.Project.Services[name] = s
-		if only && s.Image == "" {
+		if only && !known {
 			delete(r.Project.Services, name)
 		}
 	}

@@ -110,6 +110,8 @@ func (a *app) options() (spec.Options, error) {
 		Profiles:    a.global.profiles,
 		EnvFiles:    a.global.envFiles,
 		Inspect:     true,
+
+		AllResources: a.global.allResources,
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		o.Cache = filepath.Join(dir, "berth")
@@ -203,7 +205,11 @@ func (a *app) stackAgent(ctx context.Context) (string, *api.Client, error) {
 
 // show shows a stream of progress until it ends and gives its Done.
 func (a *app) show(stream iter.Seq2[api.Progress, error]) (api.Done, error) {
-	progress, err := cli.NewProgress(a.err(), a.global.progress)
+	screen := a.err()
+	if environBool("COMPOSE_STATUS_STDOUT") {
+		screen = a.out()
+	}
+	progress, err := cli.NewProgress(screen, a.global.progress)
 	if err != nil {
 		return api.Done{}, err
 	}

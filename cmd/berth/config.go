@@ -206,7 +206,7 @@ func (a *app) pinImages(ctx context.Context, r *spec.Result, only bool) error {
 		return err
 	}
 	req := api.ImageDigestsRequest{References: r.Pull()}
-	if req.Auth, err = a.credentials(req.References); err != nil {
+	if req.Auth, err = a.credentials(ctx, req.References); err != nil {
 		return err
 	}
 	pinned, err := client.ImageDigests(ctx, req)

@@ -24,7 +24,7 @@ var exitBlock = regexp.MustCompile(`EXIT STATUS\n((?:  .*\n)+)`)
 // commands are berth and everything below it, but what cobra adds.
 func commands(t *testing.T) []*cobra.Command {
 	t.Helper()
-	for _, name := range []string{"BERTH_ROOT", "BERTH_RUN", "BERTH_CONFIG"} {
+	for _, name := range []string{"BERTH_ROOT", "BERTH_RUN", "BERTH_CONFIG", "COMPOSE_ANSI", "COMPOSE_PROGRESS", "COMPOSE_PARALLEL_LIMIT", "COMPOSE_REMOVE_ORPHANS"} {
 		t.Setenv(name, "")
 	}
 	var all []*cobra.Command

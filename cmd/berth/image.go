@@ -21,11 +21,12 @@ func newImage(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
 		Short: "Work with images",
-		Long:  "List, pull, inspect, load, save and remove the images of this machine." + exitStatus(),
+		Long:  "List, pull, push, tag, inspect, load, save and remove the images of this\nmachine." + exitStatus(),
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newImageLs(a), newImagePull(a), newImageInspect(a), newImageLoad(a), newImageSave(a), newImageRm(a), newImagePrune(a))
+	cmd.AddCommand(newImageLs(a), newImagePull(a), newImageInspect(a), newImageLoad(a), newImageSave(a), newImageRm(a), newImagePrune(a),
+		newImageTag(a), newImagePush(a), newImageHistory(a))
 	return cmd
 }
 
@@ -88,8 +89,8 @@ func newImagePull(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pull REFERENCE...",
 		Short: "Pull images from their registries",
-		Long: `Pull images from their registries. Credentials are those of the agent's
-user (~/.docker/config.json and credential helpers).` + exitStatus(),
+		Long: `Pull images from their registries, with the credentials that login keeps.
+Without any, those of the agent's user are tried.` + exitStatus(),
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkPullPolicy(policy); err != nil {
@@ -102,11 +103,15 @@ user (~/.docker/config.json and credential helpers).` + exitStatus(),
 			if quiet {
 				a.global.progress = cli.ProgressQuiet
 			}
+			auths, err := a.credentials(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
 			images := make([]api.ImagePullRequest, 0, len(args))
 			for _, ref := range args {
-				images = append(images, api.ImagePullRequest{Reference: ref, Platform: platform, Policy: policy})
+				images = append(images, api.ImagePullRequest{Reference: ref, Platform: platform, Policy: policy, Auth: auths})
 			}
-			return a.carry(pullTogether(cmd.Context(), client, images, false))
+			return a.carry(pullTogether(cmd.Context(), client, images, false, a.global.parallel))
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")

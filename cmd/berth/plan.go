@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"berth/api"
 	"berth/cli"
 )
 
@@ -64,30 +65,39 @@ func (a *app) plan(ctx context.Context, o planOptions, services []string) error 
 	if err != nil {
 		return err
 	}
-	client, err := a.agent(ctx)
-	if err != nil {
-		return err
-	}
-	plan, err := client.Plan(ctx, req)
+	changed, err := a.printPlan(ctx, req, o.format, func(plan api.Plan) error {
+		if o.out == "" {
+			return nil
+		}
+		return writePlanFile(o.out, planFile{Services: services, Request: req, Plan: plan})
+	})
 	if err != nil {
 		return err
 	}
 	if o.out != "" {
-		if err := writePlanFile(o.out, planFile{Services: services, Request: req, Plan: plan}); err != nil {
-			return err
-		}
-		defer fmt.Fprintf(a.stderr, "written to %s: `berth up --plan %s` carries out exactly this\n", cli.Escape(o.out), cli.Escape(o.out))
+		fmt.Fprintf(a.stderr, "written to %s: `berth up --plan %s` carries out exactly this\n", cli.Escape(o.out), cli.Escape(o.out))
 	}
-	if o.format == formatJSON {
-		err = cli.WriteJSON(a.stdout, plan)
-	} else {
-		err = cli.WritePlan(a.out(), plan)
-	}
-	if err != nil {
-		return err
-	}
-	if plan.Changed {
+	if changed {
 		return exit{code: exitChanges}
 	}
 	return nil
+}
+
+// printPlan prints what the agent would do. keep, if any, gets it before.
+func (a *app) printPlan(ctx context.Context, req api.ApplyRequest, format string, keep func(api.Plan) error) (changed bool, err error) {
+	client, err := a.agent(ctx)
+	if err != nil {
+		return false, err
+	}
+	plan, err := client.Plan(ctx, req)
+	if err == nil && keep != nil {
+		err = keep(plan)
+	}
+	switch {
+	case err != nil:
+		return false, err
+	case format == formatJSON:
+		return plan.Changed, cli.WriteJSON(a.stdout, plan)
+	}
+	return plan.Changed, cli.WritePlan(a.out(), plan)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/api"
+	"berth/cli"
 	"berth/spec"
 )
 
@@ -44,27 +46,37 @@ func (a *app) pull(ctx context.Context, o pullOptions, services []string) error 
 	if err != nil {
 		return err
 	}
+	if a.global.dryRun {
+		for _, image := range imagesOf(result.Stack) {
+			fmt.Fprintln(a.stdout, "would pull "+cli.Escape(image.Reference))
+		}
+		return nil
+	}
 	client, err := a.agent(ctx)
 	if err != nil {
 		return err
 	}
 	if o.quiet {
-		a.global.progress = "quiet"
+		a.global.progress = cli.ProgressQuiet
 	}
 	images := imagesOf(result.Stack)
-	for i := range images {
-		images[i].Policy = o.policy
+	auths, err := a.stackCredentials(ctx, result.Stack)
+	if err != nil {
+		return err
 	}
-	return a.carry(pullTogether(ctx, client, images, o.ignoreFailures))
+	for i := range images {
+		images[i].Policy, images[i].Auth = o.policy, auths
+	}
+	return a.carry(pullTogether(ctx, client, images, o.ignoreFailures, a.global.parallel))
 }
 
 // pullTogether pulls images at once and yields what is told of them as one
 // stream. The first failure ends it or, if failures are ignored, is a warning.
-func pullTogether(ctx context.Context, client *api.Client, images []api.ImagePullRequest, ignoreFailures bool) iter.Seq2[api.Progress, error] {
+func pullTogether(ctx context.Context, client *api.Client, images []api.ImagePullRequest, ignoreFailures bool, parallel int) iter.Seq2[api.Progress, error] {
 	return func(yield func(api.Progress, error) bool) {
 		pulling, cancel := context.WithCancel(ctx)
 		defer cancel()
-		for news := range pullAll(pulling, client, images) {
+		for news := range pullAll(pulling, client, images, parallel) {
 			if news.err != nil && ignoreFailures && ctx.Err() == nil {
 				news = pullNews{Progress: api.Progress{Warning: news.err.Error()}}
 			}
@@ -87,12 +99,19 @@ type pullNews struct {
 }
 
 // pullAll starts the pulls. The channel is closed when all have ended, which
-// the end of ctx hastens; a pull that succeeds says nothing at its end.
-func pullAll(ctx context.Context, client *api.Client, images []api.ImagePullRequest) <-chan pullNews {
+// the end of ctx hastens; a pull that succeeds says nothing at its end. parallel
+// is how many there are at a time, 0 or less: all.
+func pullAll(ctx context.Context, client *api.Client, images []api.ImagePullRequest, parallel int) <-chan pullNews {
 	heard := make(chan pullNews)
+	if parallel <= 0 {
+		parallel = len(images)
+	}
+	slots := make(chan struct{}, max(1, parallel))
 	var pulls sync.WaitGroup
 	for _, image := range images {
 		pulls.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
 			for p, err := range client.PullImage(ctx, image) {
 				if p.Done != nil {
 					if err = outcome(*p.Done); err == nil {
@@ -118,7 +137,10 @@ func imagesOf(stack *spec.Stack) []api.ImagePullRequest {
 	for _, name := range slices.Sorted(maps.Keys(stack.Services)) {
 		s := stack.Services[name]
 		image := api.ImagePullRequest{Reference: s.Image, Platform: s.Platform}
-		if s.Image == "" || s.Build != nil || slices.Contains(images, image) {
+		same := func(i api.ImagePullRequest) bool {
+			return i.Reference == image.Reference && i.Platform == image.Platform
+		}
+		if s.Image == "" || s.Build != nil || slices.ContainsFunc(images, same) {
 			continue
 		}
 		images = append(images, image)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,9 @@ type globals struct {
 	project, projectDir       string
 	root, run, config         string
 	ansi, progress            string
+	allResources, dryRun      bool
+	compatibility             bool
+	parallel                  int
 }
 
 // Where an agent keeps its state unless told otherwise.
@@ -35,8 +39,39 @@ func (g *globals) add(flags *pflag.FlagSet) {
 	flags.StringVar(&g.root, "root", cmp.Or(os.Getenv("BERTH_ROOT"), defaultRoot), "`FOLDER` where the agent keeps its state (BERTH_ROOT)")
 	flags.StringVar(&g.run, "run", cmp.Or(os.Getenv("BERTH_RUN"), defaultRun), "`FOLDER` where the agent's socket is (BERTH_RUN)")
 	flags.StringVar(&g.config, "config", os.Getenv("BERTH_CONFIG"), "configuration `FILE` for an agent that is started (BERTH_CONFIG)")
-	flags.StringVar(&g.ansi, "ansi", cli.AnsiAuto, "colours, `WHEN`: auto, never, always")
-	flags.StringVar(&g.progress, "progress", cli.ProgressAuto, "progress, `HOW`: auto, tty, plain, json, quiet")
+	flags.StringVar(&g.ansi, "ansi", cmp.Or(os.Getenv("COMPOSE_ANSI"), cli.AnsiAuto), "colours, `WHEN`: auto, never, always")
+	flags.StringVar(&g.progress, "progress", cmp.Or(os.Getenv("COMPOSE_PROGRESS"), cli.ProgressAuto), "progress, `HOW`: auto, tty, plain, json, quiet")
+	flags.BoolVar(&g.allResources, "all-resources", false, "also networks, volumes, configs and secrets that no service uses")
+	flags.BoolVar(&g.dryRun, "dry-run", false, "up, create, pull: show what would be done, and do nothing")
+	flags.BoolVar(&g.compatibility, "compatibility", false, "accepted: container names have - in any case")
+	flags.IntVar(&g.parallel, "parallel", environInt("COMPOSE_PARALLEL_LIMIT", -1), "`MAX` pulls at the same time; -1: no limit here")
+}
+
+// environInt is a number of the environment; what is no number is not looked
+// at, as with Docker Compose.
+func environInt(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+// environBool is a switch of the environment; off unless it is a yes.
+func environBool(name string) bool {
+	on, err := strconv.ParseBool(os.Getenv(name))
+	return err == nil && on
+}
+
+// dryRuns are the commands that --dry-run has a meaning for. Any other that
+// changes something refuses it: nothing may be done that was to be shown.
+var dryRuns = map[string]bool{"up": true, "create": true, "pull": true, "plan": true}
+
+// checkDryRun refuses --dry-run where it would not be heeded.
+func (g *globals) checkDryRun(cmd *cobra.Command) error {
+	if !g.dryRun || dryRuns[cmd.Name()] || cmd.GroupID == groupLook && cmd.Name() != "exec" || cmd.GroupID == groupFile {
+		return nil
+	}
+	return hinted{fmt.Errorf("%s has no --dry-run, and nothing was done", cmd.CommandPath()), "`berth plan` shows what up would do"}
 }
 
 // resolve makes paths absolute.
@@ -73,13 +108,15 @@ Global flags may stand before or after the command.` + exitStatus(
 		Example: `  berth up                 bring the stack of ./compose.yaml up
   berth plan               show what up would do
   berth -p shop logs -f    follow the logs of the stack shop`,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		TraverseChildren:  true,
-		Args:              noSuchCommand,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.global.resolve() },
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		Version:           version,
+		SilenceUsage:     true,
+		SilenceErrors:    true,
+		TraverseChildren: true,
+		Args:             noSuchCommand,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return cmp.Or(a.global.checkDryRun(cmd), a.global.resolve())
+		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: version,
 	}
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
@@ -103,8 +140,10 @@ Global flags may stand before or after the command.` + exitStatus(
 	add(groupStack, newUp(a), newDown(a), newPlan(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a), newPull(a),
 		newRollout(a), newCanary(a), newRollback(a), newScale(a), newRun(a))
 	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newAttach(a), newEvents(a), newStats(a), newInspect(a))
+	add(groupStack, newPush(a))
+	add(groupLook, newImages(a))
 	add(groupFile, newConfig(a), newLint(a))
-	add(groupThings, newImage(a), newVolume(a), newNetwork(a))
+	add(groupThings, newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a))
 	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))
 	root.SetCompletionCommandGroupID(groupHost)
 	root.SetHelpCommandGroupID(groupHost)

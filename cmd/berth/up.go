@@ -90,7 +90,7 @@ by now, nothing is done and what moved is told.` + exitStatus(
 	f.BoolVar(&o.forceRecreate, "force-recreate", false, "replace tasks that have not changed, too")
 	f.BoolVar(&o.noRecreate, "no-recreate", false, "leave existing tasks alone, even if they changed")
 	f.BoolVar(&o.noStart, "no-start", false, "create, but do not start")
-	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "remove services that the file no longer has")
+	f.BoolVar(&o.removeOrphans, "remove-orphans", environBool("COMPOSE_REMOVE_ORPHANS"), "remove services that the file no longer has")
 	f.BoolVarP(&o.renewVolumes, "renew-anon-volumes", "V", false, "give new tasks new anonymous volumes")
 	f.BoolVar(&o.noDeps, "no-deps", false, "leave out what the named services depend on")
 	f.BoolVar(&o.quietPull, "quiet-pull", false, "show no progress of pulls")
@@ -151,6 +151,14 @@ func (a *app) up(ctx context.Context, o upOptions, services []string) error {
 	req, services, err := a.upRequest(ctx, o, services)
 	if err != nil {
 		return err
+	}
+	if a.global.dryRun {
+		_, err := a.printPlan(ctx, req, formatText, nil)
+		return err
+	}
+	if req.Auth, err = a.stackCredentials(ctx, &req.Stack); err != nil {
+		// Most often everything is here already; a registry that refuses says so.
+		fmt.Fprintln(a.stderr, "warning: no credentials are sent: "+cli.Escape(err.Error()))
 	}
 	client, err := a.agent(ctx)
 	if err != nil {
