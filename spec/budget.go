@@ -24,6 +24,30 @@ const (
 	maxPorts = 16_384
 )
 
+// overfull gives the line by which data must hold far more than maxNodes
+// values, 0 if it does not: to parse it would cost gigabytes. Each value but
+// the first stands behind one of a few signs.
+func overfull(data []byte) int {
+	const most = 4 * maxNodes
+	if len(data) < most {
+		return 0
+	}
+	signs, line := 0, 1
+	for _, c := range data {
+		switch c {
+		case '\n':
+			line++
+			signs++
+		case ',', ':', '-', '[', '{', '?':
+			signs++
+		}
+		if signs > most {
+			return line
+		}
+	}
+	return 0
+}
+
 // budget checks that s can be walked and loaded in reasonable time, before
 // anything expands an alias.
 func (s *source) budget() *Diagnostic {

@@ -23,6 +23,7 @@ func (l *loading) check() {
 		c.all()
 	}
 	l.checkJobs()
+	l.entries()
 	for _, key := range sortedKeys(p.Configs) {
 		l.checkOnChange("configs."+key, p.Configs[key].Extensions)
 	}
@@ -306,7 +307,10 @@ func (l *loading) checkPort(t portTable, p Port, use portUse) {
 			continue
 		}
 		if other.service == use.service && host == p.HostIP {
-			break // the loader dropped the same entry; one that differs in its target stays
+			// The loader drops the same entry, so this one leads elsewhere.
+			l.add(l.placedValue(l.atUp(), use.path, fmt.Sprintf("port %s is published twice (%s)", key, l.where(other.path)),
+				"publish another port, or on another address"))
+			return
 		}
 		l.add(l.placedValue(l.atUp(), use.path,
 			fmt.Sprintf("port %s is published by service %s too (%s)", key, other.service, l.where(other.path)),

@@ -36,6 +36,7 @@ func (c serviceCheck) all() {
 	c.mounts()
 	c.values()
 	c.updates()
+	c.forms()
 	c.placement()
 	c.l.extended[c.name] = c.extensions()
 }
@@ -235,7 +236,7 @@ func (c serviceCheck) scale() {
 		attr = ".scale"
 	}
 	if s.GetScale() < 0 {
-		c.failValue(c.at+attr, fmt.Sprintf("%d replicas", s.GetScale()), "write 0 or more")
+		c.failValue(c.at+attr, fmt.Sprintf("%s replicas", c.written(attr[1:])), "write a number from 0 on")
 	}
 	if s.GetScale() > 1 && s.ContainerName != "" {
 		c.fail(c.at+".container_name", fmt.Sprintf("container_name names one container, but there are %d replicas (%s)",

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -190,11 +191,12 @@ var dotenvLine = regexp.MustCompile(`^line (\d+): `)
 // readDotenv reads one file of variables; a mistake in it becomes a
 // diagnostic.
 func (l *loading) readDotenv(path string, lookup func(string) (string, bool)) map[string]string {
-	s, err := readSource(path, l.show(path))
+	data, err := readRegular(path, maxFile)
 	if err != nil {
 		l.fail(l.show(path), err, "")
 		return nil
 	}
+	s := newSource(path, l.show(path), data)
 	vars, err := parseDotenv(s.data, lookup)
 	if err != nil {
 		l.add(dotenvDiagnostic(s, err))
@@ -205,6 +207,9 @@ func (l *loading) readDotenv(path string, lookup func(string) (string, bool)) ma
 // parseDotenv guards against a parser that panics: these files come from
 // anywhere.
 func parseDotenv(data []byte, lookup func(string) (string, bool)) (vars map[string]string, err error) {
+	if i := bytes.IndexByte(data, 0); i >= 0 {
+		return nil, fmt.Errorf("line %d: it holds a NUL, which no variable can", 1+bytes.Count(data[:i], []byte("\n")))
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("cannot be understood: %v", p)

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"gopkg.in/yaml.v3"
 )
 
 // explain turns what the loader said into diagnostics. What our own walk
@@ -27,11 +29,18 @@ func (l *loading) explain(err error) {
 	found := len(l.diags) > before
 	for _, text := range splitErrors(err) {
 		d, known := l.translate(text)
-		if found && (!known || l.said(d)) {
+		if found && (!known || l.said(d) || l.beside(d)) {
 			continue
 		}
 		l.add(d)
 	}
+}
+
+// beside says that d is about services being empty because they stand beside
+// it, which was said.
+func (l *loading) beside(d Diagnostic) bool {
+	p, ok := l.places["services"]
+	return ok && d.Path == "services" && resolve(p.value).Tag == "!!null"
 }
 
 // said reports whether the walk found what d says, in better words.
@@ -88,6 +97,15 @@ var rules = []rule{
 	{regexp.MustCompile(`^non-string key (?:in (\S+)|at top level): (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
 		key := strings.Trim(m[2], `"`)
 		return l.placed(Error, join(dotted(m[1]), key), fmt.Sprintf("the key %s is not text", key), `put it in quotes: "`+key+`"`), true
+	}},
+	{regexp.MustCompile("^`include` must be a list"), func(l *loading, _ []string) (Diagnostic, bool) {
+		return l.typeError("include", "array"), true
+	}},
+	{regexp.MustCompile(`^extends\.(\S+)\.service is required$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.placed(Error, "services."+m[1]+".extends", "extends of service "+m[1]+" names no service", "add service:"), true
+	}},
+	{regexp.MustCompile(`^cannot override (\S+)$`), func(l *loading, m []string) (Diagnostic, bool) {
+		return l.placed(Error, dotted(m[1]), subject(dotted(m[1]))+" has another form than in the file before", "write both in the same form"), true
 	}},
 	{regexp.MustCompile(`^include cycle detected:`), func(l *loading, _ []string) (Diagnostic, bool) {
 		return l.placed(Error, "include", "the file includes itself, directly or through others", "remove one of the includes"), true
@@ -229,11 +247,11 @@ func ruleSchema(l *loading, m []string) (Diagnostic, bool) {
 	}
 	if m := additional.FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
-		return l.unknownAt(join(path, m[2]), m[2]), true
+		return l.unknownAt(join(path, m[2]), m[2]), l.wrote(join(path, m[2]))
 	}
 	if m := falseness.FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
-		return l.unknownAt(path, path[strings.LastIndexByte(path, '.')+1:]), true
+		return l.unknownAt(path, path[strings.LastIndexByte(path, '.')+1:]), l.wrote(path)
 	}
 	if m := mustBe.FindStringSubmatch(text); m != nil {
 		return l.typeError(dotted(m[1]), m[2]), true
@@ -248,7 +266,7 @@ func ruleSchema(l *loading, m []string) (Diagnostic, bool) {
 	}
 	if m := sentence.FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
-		return l.valueError(path, m[2]), true
+		return l.valueError(path, m[2]), l.wrote(path)
 	}
 	return l.placed(Error, "", text, ""), false
 }
@@ -269,10 +287,18 @@ var valueWords = []struct {
 	{regexp.MustCompile(`invalid suffix: '(.*)'`), "is not a unit of size", "write 64m or 2g"},
 	{regexp.MustCompile(`strconv\.\w+: parsing "(.*)": invalid syntax`), "is not a number", "write digits"},
 	{regexp.MustCompile(`strconv\.\w+: parsing "(.*)": value out of range`), "is too large", "write a smaller number"},
+	{regexp.MustCompile(`invalid ip address: (.*)`), "is not an IP address", "write it as 127.0.0.1"},
+	{regexp.MustCompile(`invalid additional host, missing IP: (.*)`), "has no address", "write NAME=ADDRESS"},
 	{regexp.MustCompile(`: (-\S+) overflows uint$`), "is below zero", "write 0 or more"},
 }
 
 func (l *loading) valueError(path, text string) Diagnostic {
+	switch {
+	case strings.Contains(text, "unexpected type map"), strings.Contains(text, "invalid type map"), strings.Contains(text, "invalid type []"):
+		return l.placedValue(Error, path, subject(path)+" has the wrong form", "write it as text, or as its long form in the reference")
+	case strings.HasSuffix(text, "are equal") && strings.HasPrefix(text, "items at "):
+		return l.placedValue(Error, path, subject(path)+" holds one entry twice", "remove one of them")
+	}
 	for _, w := range valueWords {
 		if m := w.pattern.FindStringSubmatch(text); m != nil {
 			return l.placedValue(Error, path, fmt.Sprintf("%s: %q %s", subject(path), m[1], w.plain), w.hint)
@@ -317,11 +343,27 @@ var kinds = map[string][2]string{
 	"number or string":                {"a number", "write digits"},
 	"array or string":                 {"text or a list of texts", "put the value in quotes"},
 	"array, null or string":           {"text or a list of texts", "put the value in quotes"},
+	"mapping or null":                 {"a mapping", "write NAME: value"},
 	"null":                            {"text or a list of texts", "write it as one text, or as lines that begin with -"},
 	"boolean, null, number or string": {"one value, not a list or mapping", "write NAME: value"},
 }
 
+var (
+	durations = regexp.MustCompile(`\.(interval|timeout|start_period|start_interval|stop_grace_period|delay|monitor|window)$`)
+	noSpace   = regexp.MustCompile(`^(-|[A-Za-z_]+:)\S`)
+)
+
 func (l *loading) typeError(path, want string) Diagnostic {
+	if p, found, ok := l.places.nearest(path); ok && found == path && p.value != nil {
+		switch v := resolve(p.value); {
+		case v.Tag == "!!null":
+			return l.placed(Error, path, subject(path)+" has no value", "write one, or remove it")
+		case durations.MatchString(path) && v.Kind == yaml.ScalarNode:
+			return l.placedValue(Error, path, fmt.Sprintf("%s: %q is not a duration", subject(path), v.Value), "write 30s, 1m30s or 2h")
+		case v.Kind == yaml.ScalarNode && v.Style == 0 && noSpace.MatchString(v.Value) && (want == "mapping" || want == "array"):
+			return p.src.node(Error, v, path, subject(path)+" is a text, not "+kinds[want][0], `write a space behind the ":" or "-"`)
+		}
+	}
 	words, ok := kinds[want]
 	if !ok {
 		words = [2]string{"a value of type " + want, ""}
@@ -398,6 +440,8 @@ func rulePath(l *loading, m []string) (Diagnostic, bool) {
 	case strings.HasPrefix(message, "conflicting parameters"):
 		key := strings.TrimSuffix(message[strings.LastIndex(message, ` and "`)+6:], `" specified`)
 		message, hint = fmt.Sprintf("%s is external, so %s has no effect", subject(path), key), "remove one of the two"
+	case strings.HasPrefix(message, "invalid type "):
+		return l.valueError(path, message), true
 	default:
 		message = subject(path) + ": " + message
 	}

@@ -217,7 +217,12 @@ func (l *loading) wrote(path string) bool {
 // placed makes a diagnostic at path, or at the closest place around it; with
 // none it names the first file.
 func (l *loading) placed(sev Severity, path, message, hint string) Diagnostic {
-	p, _, ok := l.places.nearest(path)
+	p, found, ok := l.places.nearest(path)
+	if !ok || (found == "services" && path != found) {
+		if p, ok := l.extendedPlace(path); ok {
+			return p.src.node(sev, p.node(), path, message, hint)
+		}
+	}
 	if !ok {
 		if len(l.main) == 0 {
 			return Diagnostic{Severity: sev, Path: path, Message: message, Hint: hint}
@@ -225,6 +230,19 @@ func (l *loading) placed(sev Severity, path, message, hint string) Diagnostic {
 		return l.main[0].at(sev, 1, 1, 1, path, message, hint)
 	}
 	return p.src.node(sev, p.node(), path, message, hint)
+}
+
+// extendedPlace finds a path in the files that services are extended from,
+// which have it under the name of another service.
+func (l *loading) extendedPlace(path string) (place, bool) {
+	for _, u := range l.units {
+		if u.only != "" && within(path, "services."+u.only) {
+			if p, found, ok := u.src.places.nearest(path); ok && found != "services" {
+				return p, true
+			}
+		}
+	}
+	return place{}, false
 }
 
 // placedValue is placed, pointing at the value where path has one on the line

@@ -45,6 +45,9 @@ func (l *loading) knownKey() string {
 		h.Write(part[:])
 	}
 	for _, s := range l.main {
+		if len(s.data) > maxRepaired*8 {
+			return ""
+		}
 		for _, word := range []string{"include", "extends", "version"} {
 			if bytes.Contains(s.data, []byte(word)) {
 				return ""

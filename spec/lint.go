@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -31,7 +32,7 @@ func (l *loading) lint(u *unit) {
 		switch {
 		case v.reset:
 			l.resets = append(l.resets, v.path)
-		case l.unknown(u, v):
+		case l.badName(u, v), l.unknown(u, v):
 			quiet = v.path
 		case v.elem != nil && v.elem.attr != nil:
 			if l.unsupported(u, v) {
@@ -41,6 +42,26 @@ func (l *loading) lint(u *unit) {
 			l.values(u, v)
 		}
 	})
+}
+
+// nameForm is what the schema allows as the key of a service, network and so
+// on.
+var nameForm = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
+
+// badName reports the key of an entry of the top level that is no name.
+func (l *loading) badName(u *unit, v visit) bool {
+	kind, rest, _ := strings.Cut(v.path, ".")
+	if v.key == nil || rest != v.name || v.elem == nil || nameForm.MatchString(v.name) || strings.HasPrefix(v.name, "x-") {
+		return false
+	}
+	switch kind {
+	case "services", "networks", "volumes", "configs", "secrets", "models", "jobs":
+	default:
+		return false
+	}
+	l.suspects = append(l.suspects, u.src.node(Error, v.key, v.path, fmt.Sprintf("%q is not a name for a %s", v.name, strings.TrimSuffix(kind, "s")),
+		"use letters, digits, '.', '_' and '-'"))
+	return true
 }
 
 // unknown reports a key that the schema has not.
@@ -68,6 +89,14 @@ func whereIn(path, name string) string {
 	return "in " + subject(parent)
 }
 
+// otherWords are what people write who think of another tool, alone or
+// behind the attribute that holds it.
+var otherWords = map[string]string{
+	"build path": "write context", "build file": "write dockerfile",
+	"env": "write environment", "args": "write command", "volumeMounts": "write volumes",
+	"ro": "write read_only", "ip": "write host_ip", "range": "write ip_range", "delay": "write start_period",
+}
+
 // movedHints are attributes of old versions, or of other tools, that many
 // files still hold.
 var movedHints = map[string]string{
@@ -82,6 +111,16 @@ var movedHints = map[string]string{
 }
 
 func unknownHint(v visit) string {
+	if strings.ContainsAny(v.name, "\u00a0\ufeff\u200b\u200d\u2060") {
+		return "remove the invisible character"
+	}
+	parent := v.path[:max(0, len(v.path)-len(v.name)-1)]
+	if hint := otherWords[parent[strings.LastIndexByte(parent, '.')+1:]+" "+v.name]; hint != "" {
+		return hint
+	}
+	if hint := otherWords[v.name]; hint != "" {
+		return hint
+	}
 	if near := v.in.suggest(v.name); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}

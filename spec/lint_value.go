@@ -2,8 +2,10 @@ package spec
 
 import (
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -23,6 +25,9 @@ var booleans = []string{
 // modes are permission bits, which people write in octal.
 var modes = []string{"services.*.configs.[].mode", "services.*.secrets.[].mode", "services.*.volumes.[].tmpfs.mode"}
 
+// endless are the numbers of YAML that have no end, or are none.
+var endless = regexp.MustCompile(`(?i)(inf|nan)$`)
+
 var octalLooking = regexp.MustCompile(`^[1-7][0-7]{2,3}$`)
 
 // values warns of what is taken, but probably not as it was meant.
@@ -32,7 +37,21 @@ func (l *loading) values(u *unit, v visit) {
 	case strings.HasSuffix(path, "*.external.name"):
 		l.ignored = append(l.ignored, u.src.node(Warning, v.node(), v.path, "external.name is deprecated",
 			"write external: true, and name: beside it"))
+	case path == "services.*.ulimits.*" && n.Kind == yaml.MappingNode && (get(n, "soft") == nil || get(n, "hard") == nil):
+		l.suspects = append(l.suspects, u.src.node(Error, v.node(), v.path, "a limit needs both soft and hard", "write both, or one number"))
 	case n.Kind != yaml.ScalarNode:
+	case n.ShortTag() == "!!float" && endless.MatchString(n.Value):
+		l.suspects = append(l.suspects, u.src.node(Error, n, v.path, attributeName(v)+": "+n.Value+" is no number to count with", "write digits"))
+	case path == "services.*.ports.[].target":
+		if text, ok := u.text(n); ok && !l.o.NoInterpolate {
+			if _, err := strconv.Atoi(text); err != nil {
+				l.suspects = append(l.suspects, u.src.node(Error, n, v.path, fmt.Sprintf("the container port %q is not a number", text), "write digits"))
+			}
+		}
+	case path == "services.*.ports.[].host_ip":
+		if text, ok := u.text(n); ok && text != "" && net.ParseIP(strings.Trim(text, "[]")) == nil && !l.o.NoInterpolate {
+			l.suspects = append(l.suspects, u.src.node(Error, n, v.path, fmt.Sprintf("host_ip %q is not an IP address", text), "write it as 127.0.0.1"))
+		}
 	case slices.Contains(booleans, path):
 		text, _ := u.text(n)
 		meant := ""

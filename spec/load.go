@@ -182,6 +182,7 @@ func (l *loading) run(ctx context.Context) {
 	if err := l.compose(ctx); err != nil {
 		l.explain(err)
 		l.warnUnset()
+		l.more(ctx)
 		return
 	}
 	if l.model != nil {
@@ -209,6 +210,10 @@ func (l *loading) run(ctx context.Context) {
 func (l *loading) readMain() {
 	for _, path := range l.in.files {
 		if path == "-" {
+			if n := int64(len(l.o.Stdin)); n > maxYAML {
+				l.fail(l.show(path), &fileError{path, fmt.Sprintf("is %s; the limit is %s", size(n), size(maxYAML))}, "split it, or move data into files")
+				continue
+			}
 			l.main = append(l.main, newSource(path, l.show(path), l.o.Stdin))
 			continue
 		}
@@ -235,7 +240,7 @@ func (l *loading) compose(ctx context.Context) (err error) {
 	}()
 	details := types.ConfigDetails{WorkingDir: l.in.projectDir, Environment: maps.Clone(l.in.environ)}
 	for _, s := range l.main {
-		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: s.path, Content: s.data})
+		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: s.path, Content: s.loaded()})
 	}
 	option := func(o *loader.Options) {
 		o.SetProjectName(l.in.name, l.in.named)

@@ -161,13 +161,13 @@ func TestLoad_DotEnv_OfProjectFolder(t *testing.T) {
 COMPOSE_FILE=app/compose.yaml
 A=outer
 -- app/compose.yaml --
-services: {a: {image: "x:${A}-${B}"}}
+services: {a: {image: "x:v${A}-${B}"}}
 -- app/.env --
 A=inner
 B=inner
 `)
 	r := load(t, spec.Options{Dir: dir})
-	if got := r.Stack.Services["a"].Image; got != "x:outer-inner" {
+	if got := r.Stack.Services["a"].Image; got != "x:vouter-inner" {
 		t.Errorf("image %s: what is read first wins, what is missing is added", got)
 	}
 	want := []string{filepath.Join(dir, ".env"), filepath.Join(dir, "app", ".env")}
@@ -175,7 +175,7 @@ B=inner
 		t.Errorf("env files %v, want %v", r.Stack.EnvFiles, want)
 	}
 	off := load(t, spec.Options{Dir: dir, Files: []string{"app/compose.yaml"}, Environ: []string{"COMPOSE_DISABLE_ENV_FILE=1", "B=b"}})
-	if got := off.Stack.Services["a"].Image; got != "x:-b" {
+	if got := off.Stack.Services["a"].Image; got != "x:v-b" {
 		t.Errorf("image %s although .env is disabled", got)
 	}
 }
@@ -535,7 +535,7 @@ func TestLoad_Concurrent_DoesNotMix(t *testing.T) {
 	var g errgroup.Group
 	for i := range 16 {
 		name := fmt.Sprintf("s%d", i)
-		dir := write(t, "-- compose.yaml --\nservices: {"+name+": {image: \"x:$UNSET_"+name+"\"}}\n")
+		dir := write(t, "-- compose.yaml --\nservices: {"+name+": {image: \"x$UNSET_"+name+"\"}}\n")
 		g.Go(func() error {
 			r, err := spec.Load(t.Context(), spec.Options{Dir: dir, Environ: []string{}})
 			if err != nil {

@@ -12,9 +12,12 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxFile is the size up to which a Compose file, env file or label file is
-// read.
-const maxFile = 10 << 20
+// maxFile is the size up to which an env file or label file is read, maxYAML
+// that of a Compose file: its parser needs ten times as much memory.
+const (
+	maxFile = 10 << 20
+	maxYAML = 2 << 20
+)
 
 // source is one YAML file as it was read, once: what is shown, indexed and
 // loaded are the same bytes.
@@ -24,16 +27,22 @@ type source struct {
 	data  []byte
 	lines []string
 	docs  []*yaml.Node
+	// huge is the line up to which the file holds more than can be parsed in
+	// reasonable memory; 0: it does not.
+	huge int
+	// repaired, when not nil, is what the loader reads instead of data; see
+	// repairs.
+	repaired []byte
 	// refused is yaml.v3's error when it cannot parse the file.
 	refused string
 	// places is the index of this file alone; see index.
 	places index
 }
 
-// readSource reads a regular file of at most maxFile bytes. The error is for
+// readSource reads a Compose file, of at most maxYAML bytes. The error is for
 // the caller to place: it starts with what is wrong, in words for a user.
 func readSource(path, shown string) (*source, error) {
-	data, err := readRegular(path, maxFile)
+	data, err := readRegular(path, maxYAML)
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +52,20 @@ func readSource(path, shown string) (*source, error) {
 func newSource(path, shown string, data []byte) *source {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	s := &source{path: path, shown: shown, data: data}
+	if s.huge = overfull(data); s.huge > 0 {
+		return s // nothing more is asked of it
+	}
 	text := strings.ReplaceAll(string(data), "\r\n", "\n")
 	s.lines = strings.Split(text, "\n")
 	return s
+}
+
+// loaded is what the loader reads.
+func (s *source) loaded() []byte {
+	if s.repaired != nil {
+		return s.repaired
+	}
+	return s.data
 }
 
 // parse fills docs. Its error is yaml.v3's; the loader's own is more exact
@@ -64,6 +84,12 @@ func (s *source) parse() error {
 		}
 		s.docs = append(s.docs, &doc)
 	}
+}
+
+// wide says that the file is UTF-16: the parser takes it, but no place in it
+// could be shown.
+func (s *source) wide() bool {
+	return bytes.HasPrefix(s.data, []byte("\xff\xfe")) || bytes.HasPrefix(s.data, []byte("\xfe\xff"))
 }
 
 // at makes a diagnostic about width bytes at a place of s.
@@ -146,10 +172,12 @@ func readRegular(path string, limit int64) ([]byte, error) {
 		return nil, fileProblem(path, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
+	var buf bytes.Buffer
+	buf.Grow(int(info.Size()) + bytes.MinRead)
+	if _, err := buf.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
 		return nil, fileProblem(path, err)
 	}
+	data := buf.Bytes()
 	if int64(len(data)) > limit {
 		return nil, &fileError{path, fmt.Sprintf("is larger than the limit of %s", size(limit))}
 	}

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,8 +66,16 @@ func (s *surveyor) file(u *unit) {
 	if s.ctx.Err() != nil || len(s.units) > maxUnits {
 		return
 	}
+	if u.src.huge > 0 {
+		s.add(u.src.at(Error, u.src.huge, 1, 1, "", fmt.Sprintf("the file holds more than %d values", maxNodes), "split it, or move data into files"))
+		return
+	}
 	if u.src.docs == nil && u.src.parse() != nil {
 		s.units = append(s.units, u)
+		return
+	}
+	if len(u.src.docs) > 0 && u.src.wide() {
+		s.add(u.src.at(Error, 1, 1, 1, "", "the file is UTF-16 text", "save it as UTF-8"))
 		return
 	}
 	if d := u.src.budget(); d != nil {
@@ -286,6 +295,11 @@ func (s *surveyor) extends(u *unit) {
 
 func (s *surveyor) extend(u *unit, name string, ext *yaml.Node) {
 	base, file := ext, get(ext, "file")
+	if ext.Kind == yaml.SequenceNode {
+		s.suspects = append(s.suspects, u.src.node(Error, ext, "services."+name+".extends", "extends of service "+name+" is a list",
+			"write {file: …, service: …}; one service can be extended"))
+		return
+	}
 	if ext.Kind == yaml.MappingNode {
 		if base = get(ext, "service"); base == nil {
 			return

@@ -118,6 +118,12 @@ func (s *source) syntaxAt(line, col int, text string) Diagnostic {
 	if bad, badCol := s.invalidText(); bad > 0 {
 		return s.at(Error, bad, badCol, 1, "", "the file is not UTF-8 text here", "save it as UTF-8")
 	}
+	if line, col := s.controlText(); line > 0 {
+		return s.at(Error, line, col, 1, "", "a control character stands here", "remove it")
+	}
+	if d, ok := s.foreign(); ok {
+		return d
+	}
 	if tab := s.tabIndent(line); tab > 0 {
 		return s.at(Error, tab, 1+strings.IndexByte(s.lines[tab-1], '\t'), 1, "", "a tab stands where YAML wants spaces",
 			"indent with spaces")
@@ -192,12 +198,41 @@ func (s *source) invalidText() (line, col int) {
 	return 0, 0
 }
 
+// controlText finds a character that YAML does not take.
+func (s *source) controlText() (line, col int) {
+	for i, text := range s.lines {
+		for j := range len(text) {
+			if c := text[j]; (c < ' ' && c != '\t' && c != '\r') || c == 0x7f {
+				return i + 1, j + 1
+			}
+		}
+	}
+	return 0, 0
+}
+
+// foreign finds lines that come from a tool and belong in no YAML file.
+func (s *source) foreign() (Diagnostic, bool) {
+	for i, text := range s.lines {
+		trimmed := strings.TrimSpace(text)
+		switch {
+		case strings.HasPrefix(text, "<<<<<<< "), strings.HasPrefix(text, ">>>>>>> "):
+			return s.lineAt(i+1, "the mark of a merge conflict", "choose one of the two sides and remove the marks"), true
+		case strings.HasPrefix(trimmed, "{{"), strings.HasPrefix(trimmed, "{%"):
+			return s.lineAt(i+1, "a line of another tool's template", "fill the template first"), true
+		case i == 0 && strings.HasPrefix(trimmed, "<"):
+			return s.lineAt(1, "this is a web page or XML, not a Compose file", "download the file itself"), true
+		}
+	}
+	return Diagnostic{}, false
+}
+
 // syntaxWords are the parser's phrases, what they mean to a person who writes
 // Compose files, and what to do.
 var syntaxWords = []struct{ phrase, plain, hint string }{
 	{"mapping values are not allowed", "a second \": \" stands in this line", "put the value in quotes, or begin a new line"},
 	{"did not find expected key", "this line does not fit the ones above it", "check its indentation, and quotes and brackets above"},
 	{"did not find expected '-'", "this line should begin with - like the ones above it", "check its indentation"},
+	{"unknown directive", "a line cannot begin with %", "put it in quotes"},
 	{"unknown escape character", "an unknown escape behind a backslash", "use single quotes, which keep backslashes"},
 	{"map merge requires", "<< takes a mapping", "write <<: *ANCHOR"},
 	{"invalid base64", "!!binary takes base64", "remove !!binary"},
