@@ -32,6 +32,7 @@ func TestArch_Packages_ImportOnlyWhatTheyMay(t *testing.T) {
 		"store":      {"berth/spec"},
 		"api":        {"berth/spec", "berth/images", "berth/crash"},
 		"crash":      nil,
+		"archive":    nil,
 		"cli":        {"berth/spec", "berth/images", "berth/api", "berth/crash"},
 	} {
 		t.Run(pkg, func(t *testing.T) {

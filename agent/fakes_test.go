@@ -536,6 +536,10 @@ func (f *fakeContainers) LogPath(id string) string { return "/logs/" + id }
 
 func (f *fakeContainers) RotateLogs(context.Context) error { return nil }
 
+func (f *fakeContainers) Processes(context.Context, string) ([]runtime.Process, error) {
+	return []runtime.Process{{PID: nobodysPid, UID: 7, TTY: firstPTS<<8 | 3, Command: "serve"}}, nil
+}
+
 func (f *fakeContainers) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 	return runtime.Stats{Time: time.Now(), Memory: 1 << 20, Pids: 3}, f.task(ctx, "stats", id)
 }

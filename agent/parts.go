@@ -81,6 +81,7 @@ type Containers interface {
 	// every few seconds.
 	RotateLogs(ctx context.Context) error
 	Stats(ctx context.Context, id string) (runtime.Stats, error)
+	Processes(ctx context.Context, id string) ([]runtime.Process, error)
 	// Name is the OCI runtime in use and its path.
 	Name() (name, path string)
 	Close() error

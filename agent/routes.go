@@ -62,6 +62,7 @@ func (a *Agent) routes(h huma.API, mux *http.ServeMux) {
 	a.registryRoutes(h)
 	a.resourceRoutes(h)
 	a.taskRoutes(h, mux)
+	a.fileRoutes(h, mux)
 }
 
 // plain serves a route that passes huma by, as its body is no JSON, and tells

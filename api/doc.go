@@ -29,6 +29,12 @@
 //	GET    /v1/tasks/{task}/exec             WebSocket, ExecRequest as first message
 //	GET    /v1/tasks/{task}/attach?start=BOOL  WebSocket
 //	GET    /v1/tasks/{task}/wait             Task, once it has ended
+//	GET    /v1/tasks/{task}/top              []Process
+//	GET    /v1/tasks/{task}/path?path=&follow=BOOL     PathStat
+//	DELETE /v1/tasks/{task}/path?path=
+//	GET    /v1/tasks/{task}/archive?path=&follow=BOOL  tar
+//	PUT    /v1/tasks/{task}/archive?path=&owner=BOOL   tar, unpacked there
+//	GET    /v1/tasks/{task}/export           tar of its root file system
 //	GET    /v1/images                        []images.Image
 //	GET    /v1/images/inspect?ref=           images.Image
 //	POST   /v1/images/pull                   ImagePullRequest -> stream of Progress

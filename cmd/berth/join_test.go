@@ -90,8 +90,12 @@ func TestRunOverrides(t *testing.T) {
 		t.Errorf("mounts %+v", s.Mounts)
 	}
 	for _, bad := range []runOverrides{
-		{env: []string{"=x"}}, {labels: []string{"=x"}}, {publish: []string{"x:y"}}, {volumes: []string{"a:b"}},
-		{envFiles: []string{"/not/there"}}, {entrypoint: `"open`, entrypointSet: true},
+		{env: []string{"=x"}},
+		{labels: []string{"=x"}},
+		{publish: []string{"x:y"}},
+		{volumes: []string{"a:b"}},
+		{envFiles: []string{"/not/there"}},
+		{entrypoint: `"open`, entrypointSet: true},
 	} {
 		if err := bad.apply(t.Context(), &app{}, &req); err == nil {
 			t.Errorf("%+v is accepted", bad)
