@@ -140,10 +140,24 @@ func (a *Agent) stopTask(ctx context.Context, t *store.Task) error {
 	if err == nil && t.State == store.StatePaused {
 		err = a.containers.Resume(ctx, t.ID)
 	}
-	if err == nil {
-		err = a.signal(ctx, t, a.stopSignal(t))
-		crash.At("stop.signalled")
+	if err == nil && len(t.Spec.PreStop) > 0 {
+		a.loop.wake() // its hooks go first
+		return nil
 	}
+	if err == nil {
+		return a.sendStop(ctx, t)
+	}
+	a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Time{} })
+	return fmt.Errorf("stop %s: %w", t.Name(), err)
+}
+
+// killSignal ends a container whatever it does.
+const killSignal = unix.SIGKILL
+
+// sendStop sends the stop signal. If it can't, the stop has not begun.
+func (a *Agent) sendStop(ctx context.Context, t *store.Task) error {
+	err := a.signal(ctx, t, a.stopSignal(t))
+	crash.At("stop.signalled")
 	if err != nil {
 		a.w.note(t.ID, func(t *store.Task) { t.StopAt = time.Time{} })
 		return fmt.Errorf("stop %s: %w", t.Name(), err)

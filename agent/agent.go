@@ -48,6 +48,7 @@ type Agent struct {
 	listens *listeners
 	events  *events
 	holds   *holds
+	hooks   *hooks
 	oneOffs *oneOffs
 	ensured ensured
 	ports   *ports
@@ -153,6 +154,7 @@ func (a *Agent) assemble() error {
 	a.applies = newApplies()
 	a.flows = newFlows(a)
 	a.holds = newHolds(a)
+	a.hooks = newHooks(a)
 	a.oneOffs = newOneOffs(a)
 	a.listens = newListeners(a)
 	a.probes = newProbes(a)

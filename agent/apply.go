@@ -220,6 +220,12 @@ func scale(st *spec.Stack, to map[string]int) error {
 		}
 		s.Replicas = to[name]
 		st.Services[name] = s
+		for _, step := range sortedKeys(st.Services) {
+			if s := st.Services[step]; s.StepOf == name && s.PerReplica {
+				s.Replicas = to[name]
+				st.Services[step] = s
+			}
+		}
 	}
 	return nil
 }

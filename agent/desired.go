@@ -380,6 +380,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 	default:
 		out.State = reconciler.TaskExited
 	}
+	out.Hooking = beginning(t)
 	out.Checked, out.Healthy = tested(t)
 	out.Unhealthy, out.Doubtful = a.unhealthy(t), a.doubtful(t)
 	ready, reason := a.readiness(t)

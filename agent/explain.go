@@ -193,7 +193,7 @@ func (e *explainer) running(c *api.Cause, t *store.Task) {
 	ready, reason := e.a.readiness(t)
 	switch {
 	case !t.StopAt.IsZero():
-		c.Text = "stops, since " + clock(t.StopAt)
+		c.Text = "stops, since " + clock(t.StopAt) + stopHooks(t)
 	case !ready:
 		c.Text = "not ready: " + reason
 		e.probes(c, t)
@@ -273,6 +273,17 @@ func (e *explainer) phase(service string) string {
 	return st.Phase
 }
 
+// stopHooks says how far the pre_stop hooks of t are.
+func stopHooks(t *store.Task) string {
+	switch {
+	case t.HookFailed != "":
+		return "; " + t.HookFailed
+	case stopHeld(t):
+		return "; its pre_stop hooks run"
+	}
+	return ""
+}
+
 // oomWindow is how far back kills for memory are counted.
 const oomWindow = 10 * time.Minute
 
@@ -297,7 +308,7 @@ func (e *explainer) outOfMemory(t *store.Task) string {
 func (e *explainer) leaving(t *store.Task) string {
 	switch {
 	case !t.StopAt.IsZero():
-		return "stops, since " + clock(t.StopAt)
+		return "stops, since " + clock(t.StopAt) + stopHooks(t)
 	case t.Published:
 		return "serves until it is replaced"
 	case t.State == store.StatePending:

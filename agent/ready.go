@@ -13,6 +13,9 @@ func (a *Agent) readiness(t *store.Task) (ready bool, reason string) {
 	if t.State != store.StateRunning {
 		return false, t.Reason
 	}
+	if beginning(t) {
+		return false, or(t.HookFailed, "its post_start hooks run")
+	}
 	for _, which := range []test{healthTest, readinessTest} {
 		if !passes(t, which) {
 			return false, a.probes.reason(t, which)

@@ -92,6 +92,9 @@ func (a *Agent) adopt(ctx context.Context, t *store.Task, st runtime.Status, the
 		// sent again, with its grace. It stays one that was told to stop: it
 		// must not come back into the traffic.
 		a.w.note(t.ID, func(t *store.Task) { t.StopAt, t.KilledAt = time.Now(), time.Time{} })
+		if stopHeld(t) {
+			return // its pre_stop hooks go first
+		}
 		if err := a.signal(ctx, t, a.stopSignal(t)); err != nil {
 			a.log.Error("stop a task again", "task", t.Name(), "err", err)
 		}

@@ -61,6 +61,10 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 		switch {
 		case lost:
 			t.Reason = "removed by hand"
+		case t.HookFailed != "" && t.StopAt.IsZero():
+			// The first start of this version fails for good, as with Docker
+			// Compose; a later one follows the restart policy.
+			t.Reason, t.LastLine, t.Unstartable = t.HookFailed, "", t.Restarts == 0
 		case st.OOMKilled && st.ExitCode != 0:
 			t.Reason = "out of memory"
 		}

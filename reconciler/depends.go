@@ -45,6 +45,12 @@ func (p *planner) condition(dep *Service, c string) (why string, final bool) {
 		default:
 			why = p.started(dep, t)
 		}
+		if t == nil && why != "" && !final {
+			// It may never come to be: what it needs itself has failed for good.
+			if needs, never := p.unmet(dep); never {
+				return needs, true
+			}
+		}
 		if why != "" {
 			return why, final
 		}
@@ -82,7 +88,7 @@ func (p *planner) healthy(dep *Service, t *Task) (why string, final bool) {
 }
 
 func (p *planner) started(dep *Service, t *Task) string {
-	if t == nil || t.State == TaskPending {
+	if t == nil || t.State == TaskPending || t.Hooking && t.up() {
 		return dep.Name + " (started)"
 	}
 	if t.State == TaskExited {

@@ -144,6 +144,9 @@ type Task struct {
 	Unhealthy bool
 	// Doubtful says that its last probe failed, and it has not taken traffic yet.
 	Doubtful bool
+	// Hooking says that its post_start hooks have not ended: it counts as being
+	// started.
+	Hooking bool
 	// Checked says that it has a healthcheck.
 	Checked bool
 	// Published says that it is in the VIP map and DNS, confirmed. Exposed

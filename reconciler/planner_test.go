@@ -154,6 +154,8 @@ var cases = []goldenCase{
 	{"a service that fits no node is pending", stack(web(2, unfit(0)), web(1, named("api"), needs("web", spec.DependsStarted))), nil},
 	{"replicas beyond what fits the node are pending", stack(web(3, unfit(2))), []Task{running("web", 1, 1, "k2")}},
 	{"what runs where it does not fit any more ends", stack(web(2, unfit(0))), []Task{running("web", 1, 1, "k2"), running("web", 2, 1, "k2", stopping(time.Second))}},
+	{"what waits for one that never comes fails with its reason", stack(web(1, needs("second", spec.DependsCompleted)), web(1, named("second"), oneShot, needs("first", spec.DependsCompleted)), web(1, named("first"), oneShot)), []Task{running("first", 1, 1, "k2", exited(3, time.Second, time.Second, 0))}},
+	{"a task whose hooks run is not started", stack(web(1, needs("db", spec.DependsStarted)), web(1, named("db"))), []Task{running("db", 1, 1, "k2", unready, func(t *Task) { t.Hooking = true })}},
 	{"a job runs its further completions", stack(web(3, named("job"), oneShot, func(s *Service) { s.Completed = 2 })), nil},
 	{"a lost task comes back whatever the policy", stack(web(1, policy(spec.RestartNo, 0))), []Task{running("web", 1, 1, "k2", exited(-1, time.Second, time.Hour, 0), lost)}},
 	{"service_started waits for the start", stack(web(1, needs("db", spec.DependsStarted)), web(1, named("db"))), []Task{running("db", 1, 1, "k2", pending)}},

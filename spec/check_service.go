@@ -38,6 +38,7 @@ func (c serviceCheck) all() {
 	c.updates()
 	c.forms()
 	c.placement()
+	c.hooks()
 	c.l.extended[c.name] = c.extensions()
 }
 

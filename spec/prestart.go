@@ -45,10 +45,16 @@ func completes(step string) Dependency {
 
 // step is the service that runs one step of owner.
 func (l *loading) step(owner *Service, name string, hook types.PreStartHook) Service {
-	one := 1
-	s := l.service(name, types.ServiceConfig{Name: name, ContainerSpec: hook.ContainerSpec, Scale: &one})
+	one, container := 1, hook.ContainerSpec
+	// The loader leaves them out: a step has the volumes of its service.
+	container.VolumesFrom = append(slices.Clone(container.VolumesFrom), owner.Name)
+	s := l.service(name, types.ServiceConfig{Name: name, ContainerSpec: container, Scale: &one})
 	s.DependsOn, s.Profiles = slices.Clone(owner.DependsOn), slices.Clone(owner.Profiles)
 	s.StepOf, s.MACAddress = owner.Name, ""
+	if s.PerReplica = hook.PerReplica; s.PerReplica {
+		s.Replicas = owner.Replicas
+	}
+	s.Constraints, s.MaxPerNode = slices.Clone(owner.Constraints), owner.MaxPerNode
 	for i := range s.Networks {
 		// Addresses and names are those of the service itself.
 		s.Networks[i].Aliases, s.Networks[i].IPv4, s.Networks[i].IPv6, s.Networks[i].MAC = nil, "", "", ""

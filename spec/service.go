@@ -31,6 +31,7 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 		UsernsMode: s.UserNSMode, PidMode: s.Pid, IpcMode: s.Ipc, UtsMode: s.Uts,
 		CgroupMode: s.Cgroup, CgroupParent: s.CgroupParent, Runtime: s.Runtime,
 		StopSignal: s.StopSignal, StopGracePeriod: duration(s.StopGracePeriod),
+		PostStart: l.hooks(s.PostStart), PreStop: l.hooks(s.PreStop),
 		Restart: restart(s), Healthcheck: healthcheck(s.HealthCheck), Logging: logging(s),
 		DependsOn: l.dependencies(s), Replicas: s.GetScale(), Profiles: list(s.Profiles),
 		Attach: s.Attach,

@@ -103,9 +103,13 @@ type Service struct {
 
 	StopSignal      string         `json:"stop_signal,omitempty"`
 	StopGracePeriod *time.Duration `json:"stop_grace_period,omitempty" class:"inplace"` // nil: 10 s
-	Restart         RestartPolicy  `json:"restart,omitzero" class:"inplace"`
-	Healthcheck     *Healthcheck   `json:"healthcheck,omitempty" class:"inplace"` // nil: the image's
-	Logging         Logging        `json:"logging,omitzero"`
+	// PostStart and PreStop are run inside of a container: after its start, before
+	// it counts as ready, and before its stop signal, within the grace.
+	PostStart   []Hook        `json:"post_start,omitempty"`
+	PreStop     []Hook        `json:"pre_stop,omitempty"`
+	Restart     RestartPolicy `json:"restart,omitzero" class:"inplace"`
+	Healthcheck *Healthcheck  `json:"healthcheck,omitempty" class:"inplace"` // nil: the image's
+	Logging     Logging       `json:"logging,omitzero"`
 
 	// Readiness (x-readiness) decides, beside Healthcheck, whether a task takes
 	// traffic; Liveness (x-liveness) whether it is replaced. nil: none.
@@ -142,6 +146,9 @@ type Service struct {
 	OneShot bool `json:"one_shot,omitempty" class:"ignored"`
 	// StepOf is the service of which this one runs a pre_start step.
 	StepOf string `json:"step_of,omitempty" class:"ignored"`
+	// PerReplica says of a step that it runs once for each replica: it has as
+	// many tasks as StepOf.
+	PerReplica bool `json:"per_replica,omitempty" class:"ignored"`
 }
 
 // Build is what is needed to say that a service wants building.

@@ -124,11 +124,9 @@ var table = []group{
 	{
 		under: "services.*.post_start", names: `. [].command [].environment [].environment.* [].privileged [].user
 			[].working_dir`,
-		ignored: true, hint: "run the command from the image's entrypoint",
 	},
 	{
 		under: "services.*.pre_stop", names: ". [].command [].environment [].environment.* [].privileged [].user [].working_dir",
-		ignored: true, hint: "handle the stop signal in the container; stop_grace_period gives it time",
 	},
 	{under: "services.*.pre_start", names: "."},
 	{
@@ -268,7 +266,7 @@ var support = sync.OnceValue(func() []Attribute {
 		}
 	}
 	mirror("services.*.pre_start.[]", notInHook, true)
-	add(group{values: []string{"false"}, hint: "a step runs once for all replicas"}, "services.*.pre_start.[].per_replica")
+	add(group{}, "services.*.pre_start.[].per_replica")
 	mirror("jobs.*", notInJob, false, "triggers", "triggers.manual", "triggers.schedule",
 		"triggers.schedule.[].concurrency", "triggers.schedule.[].cron", "triggers.schedule.[].missed_fires",
 		"triggers.schedule.[].timezone")

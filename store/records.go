@@ -162,7 +162,12 @@ type Task struct {
 	Published bool      `json:"published,omitempty"`
 	Withdrawn time.Time `json:"withdrawn,omitzero"`
 	StopAt    time.Time `json:"stop_at,omitzero"`
-	KilledAt  time.Time `json:"killed_at,omitzero"`
+	// PostStarted: its post_start hooks have ended. Signalled: its pre_stop hooks
+	// have, and the stop signal was sent. HookFailed is the hook that failed.
+	PostStarted bool      `json:"post_started,omitempty"`
+	Signalled   bool      `json:"signalled,omitempty"`
+	HookFailed  string    `json:"hook_failed,omitempty"`
+	KilledAt    time.Time `json:"killed_at,omitzero"`
 }
 
 // OneOff is what a task has that runs once, because somebody asked for it
