@@ -278,7 +278,10 @@ func (c serviceCheck) modes() {
 func (l *loading) entries() {
 	p := l.project
 	bad := func(path, message, hint string) { l.add(l.placedValue(l.atUp(), path, message, hint)) }
-	name := func(kind, key, name string) {
+	name := func(kind, key, name string, external bool) {
+		if name == "" && external {
+			bad(kind+"s."+key, fmt.Sprintf("the external %s %s has an empty name", kind, key), "set the variable that gives its name")
+		}
 		if name != "" && !resourceForm.MatchString(name) {
 			bad(kind+"s."+key+".name", fmt.Sprintf("%q is no name of a %s", name, kind), "use letters, digits, '_', '.' and '-'")
 		}
@@ -286,7 +289,7 @@ func (l *loading) entries() {
 	var pools []pool
 	for _, key := range sortedKeys(p.Networks) {
 		n := p.Networks[key]
-		name("network", key, n.Name)
+		name("network", key, n.Name, bool(n.External))
 		if bool(n.External) {
 			for _, attr := range []string{"driver", "driver_opts", "ipam", "internal"} {
 				if path := "networks." + key + "." + attr; l.wrote(path) {
@@ -298,7 +301,7 @@ func (l *loading) entries() {
 		pools = l.subnets(pools, key, n)
 	}
 	for _, key := range sortedKeys(p.Volumes) {
-		name("volume", key, p.Volumes[key].Name)
+		name("volume", key, p.Volumes[key].Name, bool(p.Volumes[key].External))
 	}
 	if len(p.AllServices()) == 0 && len(p.AllJobs()) == 0 {
 		l.add(l.placed(Warning, "services", "the stack has no service", "write one below services:"))

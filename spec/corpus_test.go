@@ -1,15 +1,9 @@
 package spec_test
 
 import (
-	"archive/tar"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,126 +11,18 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 	"gopkg.in/yaml.v3"
 
 	"berth/spec"
+	"berth/testbed/corpus"
 )
-
-// corpusCase is one published stack and what the reference loader makes of it.
-type corpusCase struct {
-	name    string
-	Workdir string   `json:"workdir"`
-	Files   []string `json:"files"`
-	dir     string
-	// refuses is the reference's error; "" when it accepts.
-	refuses string
-	// accepted is its YAML.
-	accepted string
-}
-
-// corpus unpacks the shared collection of real stacks. It is not part of the
-// repository: their licences do not allow it.
-func corpus(t testing.TB) []corpusCase {
-	t.Helper()
-	archive := filepath.Join("..", "..", "shared", "corpus", "dev.tar.zst")
-	if p := os.Getenv("BERTH_CORPUS"); p != "" {
-		archive = p
-	}
-	f, err := os.Open(archive)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("SKIPPED: THE CORPUS IS ABSENT (%s): agreement with the reference loader is NOT tested", archive)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	root := t.TempDir()
-	if err := untar(f, root); err != nil {
-		t.Fatalf("unpack %s: %v", archive, err)
-	}
-	var cases []corpusCase
-	err = filepath.WalkDir(filepath.Join(root, "cases"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "case.json" {
-			return err
-		}
-		c := corpusCase{dir: filepath.Dir(path)}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("read case: %w", err)
-		}
-		if err := json.Unmarshal(b, &c); err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
-		}
-		c.name, _ = filepath.Rel(filepath.Join(root, "cases"), c.dir)
-		ref := filepath.Join(root, "reference", c.name)
-		if refused, err := os.ReadFile(ref + ".err"); err == nil {
-			c.refuses = strings.TrimSpace(string(refused))
-		} else {
-			c.accepted = ref + ".yaml"
-		}
-		cases = append(cases, c)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cases
-}
-
-func untar(r io.Reader, root string) error {
-	z, err := zstd.NewReader(r)
-	if err != nil {
-		return fmt.Errorf("open zstd: %w", err)
-	}
-	defer z.Close()
-	dir, err := os.OpenRoot(root)
-	if err != nil {
-		return fmt.Errorf("open folder: %w", err)
-	}
-	defer func() { _ = dir.Close() }()
-	for tr := tar.NewReader(z); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read tar: %w", err)
-		}
-		name := filepath.Clean(h.Name)
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = dir.MkdirAll(name, 0o755)
-		case tar.TypeSymlink:
-			_ = dir.MkdirAll(filepath.Dir(name), 0o755)
-			err = dir.Symlink(h.Linkname, name)
-		case tar.TypeReg:
-			_ = dir.MkdirAll(filepath.Dir(name), 0o755)
-			var content []byte
-			if content, err = io.ReadAll(tr); err == nil {
-				err = dir.WriteFile(name, content, 0o644)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("unpack %s: %w", h.Name, err)
-		}
-	}
-}
-
-func (c corpusCase) options() spec.Options {
-	dir := filepath.Join(c.dir, c.Workdir)
-	return spec.Options{
-		Dir: dir, Files: c.Files, Inspect: true, AllResources: true,
-		Environ: []string{"HOME=/home/user", "USER=user", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PWD=" + dir},
-	}
-}
 
 // TestCorpus_VerdictAgreesWithReference is the measure of compatibility: real
 // stacks are accepted or rejected as the reference loader does, and each
 // rejection says where.
 func TestCorpus_VerdictAgreesWithReference(t *testing.T) {
-	cases := corpus(t)
+	cases := corpus.Cases(t)
 	var (
 		mu       sync.Mutex
 		disagree []string
@@ -153,22 +39,22 @@ func TestCorpus_VerdictAgreesWithReference(t *testing.T) {
 	for _, c := range cases {
 		g.Go(func() error {
 			began := time.Now()
-			o := c.options()
+			o := c.Options()
 			o.Cache = cache
 			r, err := spec.Load(t.Context(), o)
 			took := time.Since(began)
 			if err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
+				return fmt.Errorf("%s: %w", c.Name, err)
 			}
 			var content []string
-			if r.Stack != nil && c.refuses == "" {
+			if r.Stack != nil && c.Refuses == "" {
 				content = compareContent(c, r)
 				again, err := spec.Load(t.Context(), o) // as a file found valid before
 				if err != nil {
-					return fmt.Errorf("%s: %w", c.name, err)
+					return fmt.Errorf("%s: %w", c.Name, err)
 				}
 				if diff := cmp.Diff(r.Stack, again.Stack); diff != "" {
-					content = append(content, c.name+": differs the second time: "+diff)
+					content = append(content, c.Name+": differs the second time: "+diff)
 				}
 			}
 			mu.Lock()
@@ -179,21 +65,21 @@ func TestCorpus_VerdictAgreesWithReference(t *testing.T) {
 				rejected++
 				for _, d := range r.Diagnostics.Filter(spec.Error) {
 					if d.File == "" || d.Line == 0 || d.Col == 0 {
-						unplaced = append(unplaced, c.name+": "+d.Error())
+						unplaced = append(unplaced, c.Name+": "+d.Error())
 					}
 				}
 			}
-			if r.Stack != nil && c.refuses == "" {
+			if r.Stack != nil && c.Refuses == "" {
 				compared++
 				differ = append(differ, content...)
 			}
 			switch {
-			case bad && c.refuses == "":
-				disagree = append(disagree, fmt.Sprintf("%s: rejected, the reference accepts: %v", c.name, r.Diagnostics.Err()))
-			case !bad && c.refuses != "":
-				disagree = append(disagree, fmt.Sprintf("%s: accepted, the reference says: %s", c.name, c.refuses))
+			case bad && c.Refuses == "":
+				disagree = append(disagree, fmt.Sprintf("%s: rejected, the reference accepts: %v", c.Name, r.Diagnostics.Err()))
+			case !bad && c.Refuses != "":
+				disagree = append(disagree, fmt.Sprintf("%s: accepted, the reference says: %s", c.Name, c.Refuses))
 			case bad && testing.Verbose() && os.Getenv("BERTH_SHOW") != "":
-				fmt.Printf("== %s\n-- %s\n%v\n", c.name, c.refuses, r.Diagnostics.Err())
+				fmt.Printf("== %s\n-- %s\n%v\n", c.Name, c.Refuses, r.Diagnostics.Err())
 			}
 			return nil
 		})
@@ -220,7 +106,7 @@ func TestCorpus_VerdictAgreesWithReference(t *testing.T) {
 }
 
 // compareContent holds a Stack against the reference's YAML.
-func compareContent(c corpusCase, r *spec.Result) []string {
+func compareContent(c corpus.Case, r *spec.Result) []string {
 	var ref struct {
 		Name     string `yaml:"name"`
 		Services map[string]struct {
@@ -233,15 +119,15 @@ func compareContent(c corpusCase, r *spec.Result) []string {
 			} `yaml:"ports"`
 		} `yaml:"services"`
 	}
-	b, err := os.ReadFile(c.accepted)
+	b, err := os.ReadFile(c.Accepted)
 	if err != nil {
-		return []string{c.name + ": " + err.Error()}
+		return []string{c.Name + ": " + err.Error()}
 	}
 	if err := yaml.Unmarshal(b, &ref); err != nil {
 		return nil // the reference prints tags that yaml.v3 refuses
 	}
 	var out []string
-	say := func(format string, a ...any) { out = append(out, c.name+": "+fmt.Sprintf(format, a...)) }
+	say := func(format string, a ...any) { out = append(out, c.Name+": "+fmt.Sprintf(format, a...)) }
 	own := maps.Clone(r.Stack.Services)
 	maps.DeleteFunc(own, func(_ string, s spec.Service) bool { return s.StepOf != "" })
 	if len(ref.Services) != len(own) {

@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"berth/api"
+	"berth/spec"
+	"berth/testbed/corpus"
+)
+
+// TestCorpus_EveryAcceptedStackHasAPlan: each real stack that is accepted can
+// be planned, with one local image in place of its own.
+func TestCorpus_EveryAcceptedStackHasAPlan(t *testing.T) {
+	cases := corpus.Cases(t)
+	b := newParts(t)
+	b.quiet = true
+	b.img.image("stand-in", "stand-in", v1.Config{Cmd: []string{"/run"}})
+	b.img.local["stand-in"] = b.img.remote["stand-in"]
+	b.assembleIn(t.TempDir())
+	cache := t.TempDir()
+	var (
+		mu       sync.Mutex
+		planned  int
+		services int
+		failed   []string
+	)
+	var g errgroup.Group
+	g.SetLimit(4)
+	for _, c := range cases {
+		g.Go(func() error {
+			o := c.Options()
+			o.Cache = cache
+			r, err := spec.Load(t.Context(), o)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.Name, err)
+			}
+			if r.Stack == nil {
+				return nil
+			}
+			for name, s := range r.Stack.Services {
+				s.Image, s.PullPolicy = "stand-in", ""
+				r.Stack.Services[name] = s
+			}
+			// What is external is taken to be there.
+			for key, n := range r.Stack.Networks {
+				n.External = false
+				r.Stack.Networks[key] = n
+			}
+			for key, v := range r.Stack.Volumes {
+				v.External = false
+				r.Stack.Volumes[key] = v
+			}
+			mu.Lock() // the fakes are one agent's
+			defer mu.Unlock()
+			plan, err := b.plan(&api.ApplyRequest{Stack: *r.Stack})
+			switch {
+			case err != nil:
+				failed = append(failed, fmt.Sprintf("%s: %v", c.Name, err))
+			case len(plan.Services) != len(r.Stack.Services):
+				failed = append(failed, fmt.Sprintf("%s: %d services, the plan has %d", c.Name, len(r.Stack.Services), len(plan.Services)))
+			}
+			planned++
+			services += len(r.Stack.Services)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(failed)
+	for _, f := range failed {
+		t.Error(f)
+	}
+	if planned < 1000 {
+		t.Errorf("only %d of %d stacks were planned", planned, len(cases))
+	}
+	t.Logf("%d of %d stacks planned, %d services; %d without a plan", planned, len(cases), services, len(failed))
+}
