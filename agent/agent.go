@@ -117,7 +117,9 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.images, err = images.Open(ctx, images.Config{Root: filepath.Join(a.cfg.Root, "images"), Registries: a.cfg.Registries}); err != nil {
 		return fmt.Errorf("open the image store: %w", err)
 	}
-	if a.secrets, err = secrets.Open(secrets.Config{Root: filepath.Join(a.cfg.Root, "secrets"), Run: filepath.Join(a.cfg.Run, "secrets")}); err != nil {
+	if a.secrets, err = secrets.Open(secrets.Config{
+		Root: filepath.Join(a.cfg.Root, "secrets"), Run: filepath.Join(a.cfg.Run, "secrets"), Identity: a.cfg.Identity,
+	}); err != nil {
 		return fmt.Errorf("open the secrets: %w", err)
 	}
 	net, err := overlaynet.Open(overlaynet.Config{

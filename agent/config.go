@@ -55,6 +55,9 @@ type Config struct {
 	DNS []netip.AddrPort `yaml:"dns"`
 	// Labels of this node, for deploy.placement. Default: none.
 	Labels map[string]string `yaml:"labels"`
+	// Identity says where the key of secrets is: a path (0400), fd:NUMBER or
+	// credential:NAME (systemd). Default: a file that the agent makes.
+	Identity string `yaml:"identity"`
 	// Parallel is how many tasks are created at once. Default: 8.
 	Parallel int `yaml:"parallel"`
 }

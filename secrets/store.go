@@ -2,8 +2,8 @@ package secrets
 
 import (
 	"bytes"
-	"crypto/hkdf"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -37,16 +37,21 @@ var (
 type Config struct {
 	Root string // identity (0400), ciphertext (0600)
 	Run  string // one tmpfs per task
+	// Identity says where the operator keeps the identity: a path, "fd:NUMBER"
+	// or "credential:NAME". Default: a file in Root, made at first use.
+	Identity string
 }
 
 // Store keeps contents below Root and delivers them below Run. It is safe for
 // concurrent use by one process.
 type Store struct {
-	cfg      Config
-	identity *age.X25519Identity
-	key      []byte // of the digests
+	cfg  Config
+	keys keys
+	key  []byte // of the digests
 
-	mu sync.Mutex
+	// writing serialises what replaces ciphertext: Put and Rekey.
+	writing sync.RWMutex
+	mu      sync.Mutex
 	// good has the digests whose file was read or written whole by this process.
 	good map[string]bool
 	// delivering serialises Deliver and Withdraw.
@@ -54,8 +59,8 @@ type Store struct {
 }
 
 // Open prepares the folders and reads the identity, or makes one the first
-// time. Content without an identity is an error: it could never be read, and a
-// new identity would hide that.
+// time. An identity that others can read, or that did not write this store, is
+// an error (ErrExposed, ErrWrongIdentity).
 func Open(cfg Config) (*Store, error) {
 	var err error
 	for _, p := range []*string{&cfg.Root, &cfg.Run} {
@@ -70,54 +75,98 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Run, 0o700); err != nil {
 		return nil, fmt.Errorf("open secrets: %w", err)
 	}
-	if err := s.loadIdentity(); err != nil {
+	if err := s.loadKeys(); err != nil {
 		return nil, err
 	}
-	s.key, err = hkdf.Key(sha256.New, []byte(s.identity.String()), nil, "berth secrets digest v1", sha256.Size)
-	if err != nil {
-		return nil, fmt.Errorf("derive the key of secret digests: %w", err)
+	if err := s.loadDigestKey(); err != nil {
+		return nil, err
+	}
+	if len(s.keys) > 1 {
+		return s, s.finishRekey()
 	}
 	return s, nil
 }
 
-func (s *Store) contentDir() string   { return filepath.Join(s.cfg.Root, "content") }
-func (s *Store) identityFile() string { return filepath.Join(s.cfg.Root, "identity") }
+func (s *Store) contentDir() string    { return filepath.Join(s.cfg.Root, "content") }
+func (s *Store) identityFile() string  { return filepath.Join(s.cfg.Root, "identity") }
+func (s *Store) digestKeyFile() string { return filepath.Join(s.cfg.Root, "digest-key.age") }
 func (s *Store) file(digest string) string {
 	return filepath.Join(s.contentDir(), digest+".age")
 }
 
-func (s *Store) loadIdentity() error {
-	b, err := os.ReadFile(s.identityFile())
+// loadDigestKey reads the key of the digests, or makes one the first time. It
+// outlives a change of the identity: digests stand in revisions.
+func (s *Store) loadDigestKey() error {
+	f, err := os.Open(s.digestKeyFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.makeIdentity()
+		held, err := filepath.Glob(filepath.Join(s.contentDir(), "*.age"))
+		if err != nil || len(held) > 0 {
+			return fmt.Errorf("%s is missing: what is in %s can't be told apart without it; put it back: %w",
+				s.digestKeyFile(), s.contentDir(), ErrDamaged)
+		}
+		s.key = make([]byte, sha256.Size)
+		_, _ = rand.Read(s.key) // never fails
+		return s.writeDigestKey()
 	}
 	if err != nil {
-		return fmt.Errorf("read the identity of secrets: %w", err)
+		return fmt.Errorf("read the key of secret digests: %w", err)
 	}
-	s.identity, err = age.ParseX25519Identity(strings.TrimSpace(string(b)))
+	defer f.Close()
+	key, err := s.open(f, sha256.Size)
+	var other *age.NoIdentityMatchError
+	switch {
+	case errors.As(err, &other):
+		return fmt.Errorf("open secrets in %s: %w; put the one back that wrote it", s.cfg.Root, ErrWrongIdentity)
+	case err != nil || len(key) != sha256.Size:
+		return fmt.Errorf("%s: %w", s.digestKeyFile(), ErrDamaged)
+	}
+	s.key = key
+	return nil
+}
+
+func (s *Store) writeDigestKey() error {
+	sealed, err := s.seal(s.key)
 	if err != nil {
-		// Not with %w: a parser may quote what it read.
-		return fmt.Errorf("identity %s: %w", s.identityFile(), ErrDamaged)
+		return err
+	}
+	if err := renameio.WriteFile(s.digestKeyFile(), sealed, 0o600); err != nil {
+		return fmt.Errorf("write the key of secret digests: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) makeIdentity() error {
-	entries, err := os.ReadDir(s.contentDir())
+// seal encrypts content to the newest identity.
+func (s *Store) seal(content []byte) ([]byte, error) {
+	to, err := s.keys.recipient()
 	if err != nil {
-		return fmt.Errorf("open secrets: %w", err)
+		return nil, err
 	}
-	if len(entries) > 0 {
-		return fmt.Errorf("%s is missing, and %s has content that only it can read; put it back, or remove the content: %w",
-			s.identityFile(), s.contentDir(), ErrDamaged)
+	var sealed bytes.Buffer
+	w, err := age.Encrypt(&sealed, to)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
 	}
-	if s.identity, err = age.GenerateX25519Identity(); err != nil {
-		return fmt.Errorf("make the identity of secrets: %w", err)
+	if _, err := w.Write(content); err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
 	}
-	if err := renameio.WriteFile(s.identityFile(), []byte(s.identity.String()+"\n"), 0o400); err != nil {
-		return fmt.Errorf("write the identity of secrets: %w", err)
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
 	}
-	return nil
+	return sealed.Bytes(), nil
+}
+
+// open decrypts at most size bytes of content.
+func (s *Store) open(r io.Reader, size int64) ([]byte, error) {
+	// age's own overhead is 16 bytes in 64 KiB and a header.
+	plain, err := age.Decrypt(io.LimitReader(r, 2*size+maxIdentity), s.keys...)
+	if err != nil {
+		return nil, err
+	}
+	content, err := io.ReadAll(io.LimitReader(plain, size+1))
+	if err == nil && int64(len(content)) > size {
+		err = ErrTooLarge
+	}
+	return content, err
 }
 
 // Digest is what Put returns for content, without storing it. It is keyed:
@@ -134,27 +183,29 @@ func (s *Store) Put(content []byte) (string, error) {
 	if len(content) > MaxSize {
 		return "", fmt.Errorf("store a secret of %d bytes: %w", len(content), ErrTooLarge)
 	}
+	s.writing.RLock()
+	defer s.writing.RUnlock()
 	digest := s.Digest(content)
 	if s.has(digest) {
 		return digest, nil
 	}
-	var sealed bytes.Buffer
-	w, err := age.Encrypt(&sealed, s.identity.Recipient())
-	if err != nil {
-		return "", fmt.Errorf("encrypt secret %s: %w", short(digest), err)
-	}
-	if _, err := w.Write(content); err != nil {
-		return "", fmt.Errorf("encrypt secret %s: %w", short(digest), err)
-	}
-	if err := w.Close(); err != nil {
-		return "", fmt.Errorf("encrypt secret %s: %w", short(digest), err)
-	}
-	if err := renameio.WriteFile(s.file(digest), sealed.Bytes(), 0o600); err != nil {
-		return "", fmt.Errorf("store secret %s: %w", short(digest), err)
+	if err := s.write(digest, content); err != nil {
+		return "", err
 	}
 	crash.At("content.stored")
-	s.mark(digest)
 	return digest, nil
+}
+
+func (s *Store) write(digest string, content []byte) error {
+	sealed, err := s.seal(content)
+	if err != nil {
+		return fmt.Errorf("secret %s: %w", short(digest), err)
+	}
+	if err := renameio.WriteFile(s.file(digest), sealed, 0o600); err != nil {
+		return fmt.Errorf("store secret %s: %w", short(digest), err)
+	}
+	s.mark(digest)
+	return nil
 }
 
 // has says whether content is stored and whole. A damaged file is written
@@ -167,7 +218,7 @@ func (s *Store) has(digest string) bool {
 		_, err := os.Lstat(s.file(digest))
 		return err == nil
 	}
-	_, err := s.Get(digest)
+	_, err := s.get(digest)
 	return err == nil
 }
 
@@ -182,6 +233,13 @@ var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // Get returns the content of a digest, verified. ErrNotFound if it is not
 // stored, ErrDamaged if it can't be read any more.
 func (s *Store) Get(digest string) ([]byte, error) {
+	s.writing.RLock()
+	defer s.writing.RUnlock()
+	return s.get(digest)
+}
+
+// get is Get for callers that hold writing.
+func (s *Store) get(digest string) ([]byte, error) {
 	if !digestForm.MatchString(digest) {
 		return nil, fmt.Errorf("secret digest of %d bytes: %w", len(digest), ErrNotFound)
 	}
@@ -193,12 +251,7 @@ func (s *Store) Get(digest string) ([]byte, error) {
 		return nil, fmt.Errorf("read secret %s: %w", short(digest), err)
 	}
 	defer f.Close()
-	// age's own overhead is 16 bytes in 64 KiB and a header.
-	plain, err := age.Decrypt(io.LimitReader(f, 2*MaxSize), s.identity)
-	if err != nil {
-		return nil, fmt.Errorf("secret %s: %w", short(digest), ErrDamaged)
-	}
-	content, err := io.ReadAll(io.LimitReader(plain, MaxSize+1))
+	content, err := s.open(f, MaxSize)
 	if err != nil || !hmac.Equal([]byte(s.Digest(content)), []byte(digest)) {
 		return nil, fmt.Errorf("secret %s: %w", short(digest), ErrDamaged)
 	}

@@ -1,0 +1,182 @@
+package secrets
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+	"golang.org/x/sys/unix"
+)
+
+func TestOpen_IdentityOthersCanRead_IsRefused(t *testing.T) {
+	s := newStore(t)
+	if err := os.Chmod(s.identityFile(), 0o440); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(s.cfg)
+	if !errors.Is(err, ErrExposed) || !strings.Contains(err.Error(), "chmod 0400 "+s.identityFile()) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestOpen_IdentityOfAnotherStore_IsRefused(t *testing.T) {
+	s, other := newStore(t), newStore(t)
+	put(t, s, "x")
+	text, err := os.ReadFile(other.identityFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(s.identityFile())
+	if err := os.WriteFile(s.identityFile(), text, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(s.cfg); !errors.Is(err, ErrWrongIdentity) || strings.Contains(err.Error(), strings.TrimSpace(string(text))) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestOpen_DigestKeyGoneOrDamaged_SaysSo(t *testing.T) {
+	s := newStore(t)
+	put(t, s, "x")
+	whole, err := os.ReadFile(s.digestKeyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range whole {
+		bad := append([]byte{}, whole...)
+		bad[i] ^= 1
+		if err := os.WriteFile(s.digestKeyFile(), bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(s.cfg); err == nil {
+			t.Fatalf("byte %d: it opens", i)
+		}
+	}
+	os.Remove(s.digestKeyFile())
+	if _, err := Open(s.cfg); !errors.Is(err, ErrDamaged) {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+func TestOpen_IdentityOfTheOperator(t *testing.T) {
+	dir := t.TempDir()
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "host key")
+	if err := os.WriteFile(path, []byte("# made by age-keygen\n"+id.String()+"\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	root := filepath.Join(dir, "root")
+	for _, from := range []string{path, "credential:host key", "fd:"} {
+		if from == "fd:" {
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fd, err := unix.Dup(int(f.Fd())) // the store closes it
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			from = fmt.Sprintf("fd:%d", fd)
+		}
+		s := reopen(t, Config{Root: root, Run: filepath.Join(dir, "run"), Identity: from})
+		if got, err := s.Get(put(t, s, "swordfish")); err != nil || string(got) != "swordfish" {
+			t.Errorf("%s: %q, %v", from, got, err)
+		}
+		if _, err := os.Stat(s.identityFile()); err == nil {
+			t.Errorf("%s: an identity of its own was made", from)
+		}
+		if err := s.Rekey(); !errors.Is(err, ErrForeignIdentity) {
+			t.Errorf("%s: re-key: %v", from, err)
+		}
+	}
+	for _, from := range []string{"credential:../x", "credential:", "credential:none", "fd:x", "fd:-1", filepath.Join(dir, "none"), dir} {
+		if _, err := Open(Config{Root: root, Run: filepath.Join(dir, "run"), Identity: from}); err == nil {
+			t.Errorf("%s: it opens", from)
+		}
+	}
+}
+
+func TestRekey_EverythingIsReadable_TheOldIdentityReadsNothing(t *testing.T) {
+	s := newStore(t)
+	contents := []string{"", "one", "two"}
+	for _, c := range contents {
+		put(t, s, c)
+	}
+	old, err := os.ReadFile(s.identityFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Rekey(); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*Store{s, reopen(t, s.cfg)} {
+		for _, c := range contents {
+			if got, err := s.Get(s.Digest([]byte(c))); err != nil || string(got) != c {
+				t.Errorf("%q: %q, %v", c, got, err)
+			}
+		}
+	}
+	was, err := parseKeys(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := os.ReadFile(s.identityFile())
+	if err != nil || strings.Contains(string(now), strings.TrimSpace(string(old))) {
+		t.Errorf("the old identity is still there, %v", err)
+	}
+	files, _ := filepath.Glob(filepath.Join(s.cfg.Root, "*", "*.age"))
+	for _, path := range append(files, s.digestKeyFile()) {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := age.Decrypt(f, was...); err == nil {
+			t.Errorf("the old identity reads %s", path)
+		}
+		f.Close()
+	}
+}
+
+// An agent that died after the new identity was written, at any file.
+func TestOpen_FinishesARekey(t *testing.T) {
+	for done := range 3 {
+		s := newStore(t)
+		digests := []string{put(t, s, "one"), put(t, s, "two")}
+		id, err := newKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.keys = append(keys{id}, s.keys...)
+		if err := s.writeIdentity(); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range digests[:min(done, 2)] {
+			content, err := s.get(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.write(d, content); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again := reopen(t, s.cfg)
+		if len(again.keys) != 1 {
+			t.Errorf("%d identities are left", len(again.keys))
+		}
+		once := reopen(t, s.cfg)
+		for _, d := range digests {
+			if _, err := once.Get(d); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
