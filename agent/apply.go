@@ -188,10 +188,10 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, cur *store.S
 	if err != nil {
 		return nil, err
 	}
-	if st.Configs, err = a.keepContents("config", st.Configs); err != nil {
+	if st.Configs, err = a.keepContents(st, api.KindConfig, st.Configs, req.Roll, a.secrets.Put); err != nil {
 		return nil, err
 	}
-	if st.Secrets, err = a.keepContents("secret", st.Secrets); err != nil {
+	if st.Secrets, err = a.keepContents(st, api.KindSecret, st.Secrets, req.Roll, a.secrets.Put); err != nil {
 		return nil, err
 	}
 	if rev != nil {
@@ -316,18 +316,24 @@ func union[V any](under, over map[string]V) map[string]V {
 	return out
 }
 
-func (a *Agent) keepContents(kind string, files map[string]spec.File) (map[string]spec.File, error) {
+// keepContents replaces contents by their digests, which keep gives. External
+// ones get that of the store's current version, unless they have one and roll
+// is another.
+func (a *Agent) keepContents(st *spec.Stack, kind string, files map[string]spec.File, roll string, keep func([]byte) (string, error)) (map[string]spec.File, error) {
 	out := map[string]spec.File{}
-	for key, f := range files {
-		if f.External {
-			return nil, invalid("%s %s is external, and this agent has no %ss of its own yet", kind, key, kind)
-		}
-		if f.Digest == "" {
-			digest, err := a.secrets.Put(f.Content)
-			if err != nil {
-				return nil, fmt.Errorf("%s %s: %w", kind, key, err)
+	for _, key := range sortedKeys(files) {
+		f := files[key]
+		var err error
+		switch {
+		case f.External && (f.Digest == "" || roll == kind+"/"+f.Name):
+			f.Digest, err = a.externalContent(st, kind, key, f)
+		case f.Digest == "":
+			if f.Digest, err = keep(f.Content); err != nil {
+				err = fmt.Errorf("%s %s: %w", kind, key, err)
 			}
-			f.Digest = digest
+		}
+		if err != nil {
+			return nil, placed(st, kind+"s."+key, err)
 		}
 		f.Content = nil
 		out[key] = f

@@ -766,6 +766,8 @@ func (f *fakeSecrets) Put(content []byte) (string, error) {
 	return d, nil
 }
 
+func (f *fakeSecrets) Rekey() error { return nil }
+
 func (f *fakeSecrets) Digest(content []byte) string {
 	return fmt.Sprintf("%x", sha256.Sum256(append([]byte("key"), content...)))[:16]
 }

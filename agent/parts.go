@@ -137,6 +137,8 @@ type Secrets interface {
 	Rewrite(taskID string, files []secrets.File) error
 	// Withdraw unmounts it. Idempotent.
 	Withdraw(taskID string) error
+	// Rekey encrypts everything to a new identity.
+	Rekey() error
 	// Sweep withdraws from tasks not in keep and deletes content not in use.
 	Sweep(keepTasks, usedDigests map[string]bool) error
 }

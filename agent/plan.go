@@ -82,7 +82,13 @@ func changes(r api.PlanResource) bool { return r.Verb != api.PlanUnchanged }
 // references that apply would pull.
 func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revision) (next *store.Revision, missing []string, err error) {
 	offline := *req
-	offline.Stack.Configs, offline.Stack.Secrets = a.digests(req.Stack.Configs), a.digests(req.Stack.Secrets)
+	digest := func(content []byte) (string, error) { return a.secrets.Digest(content), nil }
+	if offline.Stack.Configs, err = a.keepContents(&req.Stack, api.KindConfig, req.Stack.Configs, req.Roll, digest); err != nil {
+		return nil, nil, err
+	}
+	if offline.Stack.Secrets, err = a.keepContents(&req.Stack, api.KindSecret, req.Stack.Secrets, req.Roll, digest); err != nil {
+		return nil, nil, err
+	}
 	changing := changer(req, rev)
 	next = &store.Revision{Number: 1, Stack: offline.Stack, Digests: map[string]string{}}
 	next.Stack.Services = union(nil, req.Stack.Services)
@@ -115,19 +121,6 @@ func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revi
 	next.Runs = runs(a.w.view(), rev, next)
 	slices.Sort(missing)
 	return next, slices.Compact(missing), nil
-}
-
-// digests replaces contents by what their digests would be.
-func (a *Agent) digests(files map[string]spec.File) map[string]spec.File {
-	out := map[string]spec.File{}
-	for key, f := range files {
-		if f.Digest == "" {
-			f.Digest = a.secrets.Digest(f.Content)
-		}
-		f.Content = nil
-		out[key] = f
-	}
-	return out
 }
 
 // previewer compares two revisions for people.

@@ -210,11 +210,15 @@ func (a *Agent) sweepSecrets() error {
 			usedDigests(used, &t.OneOff.Stack)
 		}
 	}
-	err := a.db.View(func(tx store.Tx) error {
-		return store.Each(tx, store.Revisions, "", func(_ string, r store.Revision) error {
+	err := a.db.Update(func(tx store.Tx) error {
+		err := store.Each(tx, store.Revisions, "", func(_ string, r store.Revision) error {
 			usedDigests(used, &r.Stack)
 			return nil
 		})
+		if err != nil {
+			return err
+		}
+		return a.collectVersions(tx, used)
 	})
 	if err != nil {
 		return err

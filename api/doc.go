@@ -55,6 +55,14 @@
 //	POST   /v1/networks                      NetworkCreate -> Network
 //	DELETE /v1/networks/{name}
 //	POST   /v1/networks/prune                Removed
+//	GET    /v1/contents/{kind}?stack=        []Content; kind: secret or config
+//	POST   /v1/contents/{kind}               ContentSet -> Content
+//	GET    /v1/contents/{kind}/{name}?stack= Content
+//	DELETE /v1/contents/{kind}/{name}?stack=
+//	POST   /v1/contents/{kind}/{name}/roll   ContentRoll -> stream of Progress
+//	POST   /v1/contents/rekey
+//	POST   /v1/contents/export               ContentExport -> ContentArchive
+//	POST   /v1/contents/import               ContentImport -> []Content
 //	GET    /openapi.json, /openapi.yaml      this, machine-readable
 //
 // A failure is an Error (RFC 9457 problem, application/problem+json).

@@ -73,6 +73,9 @@ type ApplyRequest struct {
 	// Canary leads only a part of one service's connections to its new version
 	// and waits there, for promote or abort.
 	Canary *Canary `json:"canary,omitempty"`
+	// Roll is a content, "secret/NAME" or "config/NAME", of which the current
+	// version is taken, also by services that otherwise stay as they are.
+	Roll string `json:"roll,omitempty"`
 	// Wait keeps the stream open until every service is ready or has failed.
 	Wait bool `json:"wait,omitempty"`
 	// Auth are the caller's credentials for what is pulled.

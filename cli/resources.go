@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,6 +61,21 @@ func WriteNetworks(w io.Writer, networks []api.Network) error {
 	t := Table{Head: []string{"NAME", "DRIVER", "STACK", "SUBNETS", "BRIDGE"}}
 	for _, n := range networks {
 		t.Add(n.Name, n.Driver, n.Stack, strings.Join(n.Subnets, ", "), n.Bridge)
+	}
+	return t.Write(w)
+}
+
+// WriteContents writes secrets or configs of the store as a table.
+func WriteContents(w io.Writer, contents []api.Content, now time.Time) error {
+	t := Table{Head: []string{"NAME", "STACK", "VERSION", "CHANGED", "USED BY"}}
+	for _, c := range contents {
+		changed := c.CreatedAt
+		for _, v := range c.Versions {
+			if v.Number == c.Current {
+				changed = v.CreatedAt
+			}
+		}
+		t.Add(c.Name, cmp.Or(c.Stack, "(all)"), strconv.FormatUint(c.Current, 10), ago(changed, now), strings.Join(c.UsedBy, ", "))
 	}
 	return t.Write(w)
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,7 +40,6 @@ services:
     command: -text VERSION
     ports: ["8093:8080"]
     configs: [page]
-    secrets: [word]
     depends_on: {migrate: {condition: service_completed_successfully}}
     x-drain: 2s
     deploy:
@@ -54,13 +54,14 @@ services:
     environment: {VERSION: VERSION}
     volumes: ["data:/usr/share"]
     configs: [hot]
+    secrets: [word]
     logging: {options: {max-size: 1k}}
     deploy: {update_config: {monitor: 0s}, rollback_config: {monitor: 0s}}
 configs:
   page: {content: VERSION}
   hot: {content: "limit LIMIT", x-on-change: "signal:HUP"}
 secrets:
-  word: {file: word.txt}
+  word: {external: true}
 volumes: {data: {}, log: {}}
 `
 
@@ -91,6 +92,8 @@ type round struct {
 	// again: the points lie before the change is committed, so it has to be
 	// asked for each time.
 	again bool
+	// still: the command rolls nothing.
+	still bool
 	// points are in the order in which agents meet them.
 	points []string
 	// ends is the state in which the rollout ends: all by itself, but after
@@ -185,10 +188,17 @@ var rounds = []round{{
 	},
 	points: []string{"apply.committed", "task.started:2", "rollout.completed"},
 }, {
+	name: "a secret is rotated", ask: []string{"secret", "rotate", "word", "--file", wordFile}, again: true, ends: api.RolloutComplete,
+	before: func(t *testing.T, v *victim) { v.write(t, wordFile, "another word") },
+	points: []string{"named.stored", "named.committed"},
+}, {
+	name: "secrets are encrypted anew", ask: []string{"secret", "rekey"}, still: true, ends: api.RolloutComplete,
+	points: []string{"rekey.begun", "rekey.content", "rekey.written"},
+}, {
 	name: "logs grow", ends: api.RolloutComplete,
 	points: []string{"log.shifted"},
 }, {
-	name: "one-off tasks", ask: []string{"run", "--rm", "-d", "--no-deps", "db", "true"}, again: true, ends: api.RolloutComplete,
+	name: "one-off tasks", ask: []string{"run", "--rm", "-d", "--no-deps", "db", "true"}, still: true, again: true, ends: api.RolloutComplete,
 	points: []string{"oneoff.record", "oneoff.recorded", "oneoff.unmade", "oneoff.emptied", "oneoff.removed"},
 }, {
 	name: "a removal", ask: down,
@@ -208,9 +218,11 @@ func TestCrash_AtEveryPoint_TheNextAgentEndsIt(t *testing.T) {
 	testbed.NeedKernel(t)
 	m := newMachine(t)
 	v := &victim{stack: m.stack(t, "mortal", mortal), compose: compose{version: 1, web: good, limit: "64m", failure: "rollback"}}
-	v.write(t, "word.txt", "word")
+	v.write(t, wordFile, "word")
+	v.write(t, "compose.yaml", v.compose.text())
 	v.start(t, "")
 	v.answers(t)
+	v.must(t, "secret", "set", "word", "--file", v.path(wordFile))
 	v.other = m.stack(t, "bystander", bystander)
 	v.other.up(t)
 	pids := v.other.pids(t)
@@ -272,7 +284,7 @@ func (v *victim) round(t *testing.T, r round) {
 	for i, point := range r.points {
 		v.start(t, point)
 		if r.ask != nil && (i == 0 || r.again) && v.answers(t) { // it may die at its start
-			asked = v.begin(t, r.ask...)
+			asked = v.begin(t, v.asks(r)...)
 		}
 		v.dies(t, r.name, point)
 		if asked != nil {
@@ -282,13 +294,13 @@ func (v *victim) round(t *testing.T, r round) {
 	v.start(t, "")
 	v.answers(t)
 	if r.again {
-		v.must(t, r.ask...)
+		v.must(t, v.asks(r)...)
 	}
 	if r.ends == "" {
 		v.isGone(t)
 		return
 	}
-	rolls := r.ask != nil && r.ask[0] != "run"
+	rolls := r.ask != nil && !r.still
 	eventually(t, 30*time.Second, func() error {
 		ro := v.state(t)
 		if ro.State != r.ends || rolls && ro.StartedAt.Equal(before.StartedAt) && r.ends != api.RolloutPaused {
@@ -345,6 +357,23 @@ func (v *victim) end(t *testing.T) {
 		_ = v.agent.Process.Kill() // it may have ended
 		<-v.dead
 	}
+}
+
+// wordFile has the stack's secret.
+const wordFile = "word.txt"
+
+// path is that of a file beside the Compose file.
+func (v *victim) path(name string) string { return filepath.Join(filepath.Dir(v.file), name) }
+
+// asks is the command of a round.
+func (v *victim) asks(r round) []string {
+	out := slices.Clone(r.ask)
+	for i := range out {
+		if out[i] == wordFile {
+			out[i] = v.path(wordFile)
+		}
+	}
+	return out
 }
 
 // answers waits until the agent does; false: it is dead.

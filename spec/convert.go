@@ -9,9 +9,11 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// maxContent is the size up to which the content of a config or secret is
-// carried in a Stack.
-const maxContent = 1 << 20
+// Limits of a config's and a secret's content in bytes, those of Docker Swarm.
+const (
+	maxConfig = 1000 << 10
+	maxSecret = 500 << 10
+)
 
 // convert makes the Stack from the loaded project. It adds diagnostics for
 // what only shows here.
@@ -114,15 +116,19 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 	}
 	kind, _, _ := strings.Cut(path, ".")
 	kind = strings.TrimSuffix(kind, "s")
+	limit := int64(maxConfig)
+	if kind == "secret" {
+		limit = maxSecret
+	}
 	switch {
 	case f.External:
 	case c.File != "":
-		content, err := readRegular(c.File, maxContent)
+		content, err := readRegular(c.File, limit)
 		if err != nil {
 			hint := "make the file, or correct the path"
 			if info, statErr := os.Stat(c.File); statErr == nil {
 				hint = "a " + kind + " is one small file; mount what is larger, or a folder, with a bind in volumes"
-				if info.Mode().IsRegular() && info.Size() <= maxContent {
+				if info.Mode().IsRegular() && info.Size() <= limit {
 					hint = "let this user read it"
 				}
 			}

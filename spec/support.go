@@ -199,10 +199,8 @@ var table = []group{
 		hint: "type, o and device are honoured",
 	},
 
-	{under: "configs", names: "* *.content *.environment *.file *.labels *.labels.* *.name"},
-	{under: "secrets", names: "* *.environment *.file *.labels *.labels.* *.name"},
-	{under: "configs.*.external", names: ". name", values: []string{"false"}, hint: "give it with file, environment or content"},
-	{under: "secrets.*.external", names: ". name", values: []string{"false"}, hint: "give it with file or environment"},
+	{under: "configs", names: "* *.content *.environment *.external *.external.name *.file *.labels *.labels.* *.name"},
+	{under: "secrets", names: "* *.environment *.external *.external.name *.file *.labels *.labels.* *.name"},
 	{under: "configs.*", names: "template_driver", ignored: true, hint: "write the variables as ${NAME} in content"},
 	{
 		under: "secrets.*", names: "driver driver_opts driver_opts.* template_driver", ignored: true,

@@ -256,3 +256,36 @@ type VIP struct {
 
 // VIPKey is the key of a VIP.
 func VIPKey(network, stack, service string) string { return network + "/" + stack + "/" + service }
+
+// Content is a secret or config that stacks name as external, with the
+// versions that are kept. The contents themselves are in the secrets store.
+type Content struct {
+	Kind     string            `json:"kind"`            // secret or config
+	Stack    string            `json:"stack,omitempty"` // "": for all stacks
+	Name     string            `json:"name"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Current  uint64            `json:"current"`
+	Versions []ContentVersion  `json:"versions"` // oldest first, Current among them
+}
+
+// ContentVersion is one content that a Content had.
+type ContentVersion struct {
+	Number  uint64    `json:"number"`
+	Digest  string    `json:"digest"` // keyed, of the secrets store
+	Size    int       `json:"size"`   // bytes
+	Created time.Time `json:"created"`
+	Actor   string    `json:"actor,omitempty"`
+}
+
+// ContentKey is "kind/stack/name".
+func ContentKey(kind, stack, name string) string { return kind + "/" + stack + "/" + name }
+
+// Version returns the version with this number, or nil.
+func (c *Content) Version(n uint64) *ContentVersion {
+	for i := range c.Versions {
+		if c.Versions[i].Number == n {
+			return &c.Versions[i]
+		}
+	}
+	return nil
+}

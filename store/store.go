@@ -13,10 +13,11 @@ const (
 	Tasks     = "tasks"     // Task by id
 	Networks  = "networks"  // Network by name
 	VIPs      = "vips"      // VIP by "network/stack/service"
+	Contents  = "contents"  // Content by ContentKey
 	Meta      = "meta"      // schema, boot, node
 )
 
-var buckets = []string{Stacks, Revisions, Tasks, Networks, VIPs, Meta}
+var buckets = []string{Stacks, Revisions, Tasks, Networks, VIPs, Contents, Meta}
 
 // ErrNotFound is the answer to a key that has no record.
 var ErrNotFound = errors.New("no such record")

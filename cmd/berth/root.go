@@ -128,7 +128,7 @@ Global flags may stand before or after the command.` + exitStatus(
 		&cobra.Group{ID: groupStack, Title: "Stacks:"},
 		&cobra.Group{ID: groupLook, Title: "What runs:"},
 		&cobra.Group{ID: groupFile, Title: "The Compose file:"},
-		&cobra.Group{ID: groupThings, Title: "Images, volumes, networks:"},
+		&cobra.Group{ID: groupThings, Title: "Images, volumes, networks, secrets:"},
 		&cobra.Group{ID: groupHost, Title: "This machine:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
@@ -145,7 +145,7 @@ Global flags may stand before or after the command.` + exitStatus(
 	add(groupStack, newCreate(a), newPause(a), newUnpause(a), newWait(a))
 	add(groupLook, newTop(a), newPort(a), newCp(a), newExport(a))
 	add(groupFile, newConfig(a), newLint(a))
-	add(groupThings, newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a))
+	add(groupThings, newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a), newSecret(a), newConfigs(a))
 	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))
 	root.SetCompletionCommandGroupID(groupHost)
 	root.SetHelpCommandGroupID(groupHost)
