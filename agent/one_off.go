@@ -237,10 +237,10 @@ func (a *Agent) recordOneOff(req *api.RunRequest, r *store.Revision) (id string,
 	a.contents.RLock()
 	defer a.contents.RUnlock()
 	st := &r.Stack
-	if st.Configs, err = a.keepContents("config", st.Configs); err != nil {
+	if st.Configs, err = a.keepContents(st, "config", st.Configs, "", a.secrets.Put); err != nil {
 		return "", err
 	}
-	if st.Secrets, err = a.keepContents("secret", st.Secrets); err != nil {
+	if st.Secrets, err = a.keepContents(st, "secret", st.Secrets, "", a.secrets.Put); err != nil {
 		return "", err
 	}
 	svc := st.Services[req.Spec.Name]
