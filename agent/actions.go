@@ -227,7 +227,7 @@ func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
 	}
 	crash.At("task.removed")
 	for _, id := range drop {
-		if err := a.containers.RemoveLog(id); err != nil {
+		if err := a.removeLog(id); err != nil {
 			return fmt.Errorf("remove the log of %s: %w", id, err)
 		}
 		crash.At("log.removed")
@@ -261,9 +261,16 @@ func (a *Agent) removeStack(ctx context.Context, name string) error {
 			}
 		}
 	}
+	var ids []string
 	for _, t := range v.tasks {
 		if t.Stack == name {
-			if err := a.containers.RemoveLog(t.ID); err != nil {
+			ids = append(ids, t.ID)
+		}
+	}
+	a.ships.drained(ctx, ids...)
+	for _, t := range v.tasks {
+		if t.Stack == name {
+			if err := a.removeLog(t.ID); err != nil {
 				return fmt.Errorf("remove the log of %s: %w", t.Name(), err)
 			}
 		}

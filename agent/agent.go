@@ -49,6 +49,7 @@ type Agent struct {
 	events  *events
 	holds   *holds
 	hooks   *hooks
+	ships   *shippers
 	oneOffs *oneOffs
 	ensured ensured
 	ports   *ports
@@ -157,6 +158,7 @@ func (a *Agent) assemble() error {
 	a.flows = newFlows(a)
 	a.holds = newHolds(a)
 	a.hooks = newHooks(a)
+	a.ships = newShippers(a)
 	a.oneOffs = newOneOffs(a)
 	a.listens = newListeners(a)
 	a.probes = newProbes(a)

@@ -53,6 +53,8 @@ type Config struct {
 	Pools []netip.Prefix `yaml:"address_pools"`
 	// DNS are the resolvers for unknown names. Default: the host's.
 	DNS []netip.AddrPort `yaml:"dns"`
+	// Journal is journald's socket. Default: /run/systemd/journal/socket.
+	Journal string `yaml:"journal"`
 	// Labels of this node, for deploy.placement. Default: none.
 	Labels map[string]string `yaml:"labels"`
 	// Identity says where the key of secrets is: a path (0400), fd:NUMBER or
@@ -90,6 +92,9 @@ func (c *Config) fill() error {
 	}
 	if c.CgroupParent == "" {
 		c.CgroupParent = "/berth"
+	}
+	if c.Journal == "" {
+		c.Journal = "/run/systemd/journal/socket"
 	}
 	if c.Prefix == "" {
 		c.Prefix = "bt"

@@ -52,6 +52,7 @@ func (a *Agent) container(ctx context.Context, t *store.Task, img images.Image, 
 	for _, d := range s.Devices {
 		c.Devices = append(c.Devices, runtime.Device(d))
 	}
+	c.NoLog = s.Logging.Driver == spec.LogNone
 	if c.LogMaxSize, c.LogMaxFiles, err = logCaps(s.Logging); err != nil {
 		return c, release, err
 	}
@@ -112,12 +113,13 @@ func resources(r spec.Resources) runtime.Resources {
 }
 
 func logCaps(l spec.Logging) (size int64, files int, err error) {
-	if v := l.Options["max-size"]; v != "" {
+	option := func(name string) string { return first(l.Options["cache-"+name], l.Options[name]) }
+	if v := option("max-size"); v != "" && v != "-1" {
 		if size, err = units.RAMInBytes(v); err != nil {
 			return 0, 0, fmt.Errorf("logging option max-size %q: %w", v, err)
 		}
 	}
-	if v := l.Options["max-file"]; v != "" {
+	if v := option("max-file"); v != "" {
 		if files, err = strconv.Atoi(v); err != nil {
 			return 0, 0, fmt.Errorf("logging option max-file %q is not a number", v)
 		}

@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +13,7 @@ import (
 
 	"berth/api"
 	"berth/runtime"
+	"berth/spec"
 	"berth/store"
 )
 
@@ -30,6 +33,9 @@ func (a *Agent) logs(ctx context.Context, stack string, q api.LogQuery, send fun
 	begin := time.Now()
 	o := runtime.LogOptions{Since: since, Until: until, Tail: q.Tail}
 	tasks := a.loggedTasks(stack, q)
+	if err := unlogged(tasks); err != nil {
+		return err
+	}
 	if err := a.pastLogs(ctx, tasks, o, begin, send); err != nil || !q.Follow {
 		return err
 	}
@@ -46,6 +52,23 @@ func (a *Agent) loggedTasks(stack string, q api.LogQuery) []*store.Task {
 		}
 	}
 	return out
+}
+
+// unlogged says of services none of which keeps a log that they don't.
+func unlogged(tasks []*store.Task) error {
+	for _, t := range tasks {
+		if t.Spec.Logging.Driver != spec.LogNone {
+			return nil
+		}
+	}
+	if len(tasks) == 0 {
+		return nil
+	}
+	return &api.Error{
+		Status: http.StatusUnprocessableEntity, Code: api.CodeInvalid,
+		Detail: fmt.Sprintf("service %s keeps no log: its logging driver is none", tasks[0].Service),
+		Hint:   "write another logging.driver, such as local",
+	}
 }
 
 func entry(t *store.Task, l runtime.LogLine) api.LogEntry {

@@ -119,6 +119,7 @@ func (l *loop) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	l.a.listens.sync(ctx, wg, v)
 	l.a.holds.sync(ctx, wg, v)
 	l.a.hooks.sync(ctx, wg, v)
+	l.a.ships.sync(ctx, wg, v)
 	sooner(l.a.oneOffs.sync(ctx, wg, v))
 	l.mu.Lock()
 	l.ended = n

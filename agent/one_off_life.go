@@ -129,7 +129,8 @@ func (a *Agent) removeOneOff(ctx context.Context, t *store.Task) error {
 			return fmt.Errorf("remove %s: %w", t.Name(), err)
 		}
 	}
-	if err := a.containers.RemoveLog(t.ID); err != nil {
+	a.ships.drained(ctx, t.ID)
+	if err := a.removeLog(t.ID); err != nil {
 		return fmt.Errorf("remove the log of %s: %w", t.Name(), err)
 	}
 	a.ports.release(ofTask + t.Name())

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,12 +29,14 @@ const conformance = "../testdata/conformance"
 // knows there are
 //
 //	berth ARGS…               the command line; its output is what stdout and stderr look at
+//	datagrams SOCKET FILE     what comes in at a socket, into a file
 //	eventually REGEXP ARGS…   berth ARGS…, again until it prints what matches
 //
 // A script that this machine can't play says `[!thing] skip 'what is missing'`.
 func TestConformance(t *testing.T) {
 	testbed.NeedKernel(t)
-	m := newMachine(t, "labels: {disk: ssd}")
+	journal := filepath.Join(t.TempDir(), "journal")
+	m := newMachine(t, "labels: {disk: ssd}", "journal: "+journal)
 	m.must(t, "ls") // starts the agent
 	c := &tally{T: t}
 	t.Cleanup(func() {
@@ -43,8 +46,11 @@ func TestConformance(t *testing.T) {
 		}
 	})
 	testscript.RunT(c, testscript.Params{
-		Dir:       conformance,
-		Setup:     func(env *testscript.Env) error { return m.script(t, env) },
+		Dir: conformance,
+		Setup: func(env *testscript.Env) error {
+			env.Vars = append(env.Vars, "JOURNAL="+journal)
+			return m.script(t, env)
+		},
 		Condition: capability,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"berth": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -55,6 +61,7 @@ func TestConformance(t *testing.T) {
 					ts.Fatalf("berth %s succeeded", strings.Join(args, " "))
 				}
 			},
+			"datagrams": datagrams,
 			"eventually": func(ts *testscript.TestScript, _ bool, args []string) {
 				want := regexp.MustCompile("(?m)" + args[0])
 				for begin := time.Now(); ; <-time.After(50 * time.Millisecond) {
@@ -87,6 +94,32 @@ func (m *machine) script(t *testing.T, env *testscript.Env) error {
 		}
 	})
 	return nil
+}
+
+// datagrams opens a unix datagram socket and appends what it gets to a file, a
+// line each.
+func datagrams(ts *testscript.TestScript, _ bool, args []string) {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: ts.MkAbs(args[0]), Net: "unixgram"})
+	ts.Check(err)
+	file, err := os.Create(ts.MkAbs(args[1]))
+	ts.Check(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(file, "%s\n", buf[:n])
+		}
+	}()
+	ts.Defer(func() {
+		conn.Close()
+		<-done
+		file.Close()
+	})
 }
 
 // capability says what this machine has, for conditions in scripts.

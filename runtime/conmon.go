@@ -50,7 +50,7 @@ func (r *Runtime) conmonArgs(t *task, c Container) []string {
 		"-r", r.oci.path, "-b", t.bundle, "--persist-dir", t.bundle,
 		"-p", inBundle(t.bundle, "pidfile"), "-P", inBundle(t.bundle, "conmon.pid"),
 		"--exit-dir", r.exitDir(), "--full-attach",
-		"-l", "k8s-file:" + r.LogPath(c.ID), "--no-sync-log", "--log-level", "error",
+		"-l", logDriver(r.LogPath(c.ID), c), "--no-sync-log", "--log-level", "error",
 		// No --log-size-max: conmon 2.1.6 counts on through a reopen, and at the
 		// limit throws the current file away.
 		"--runtime-arg", "--root=" + t.rec.RuntimeRoot,
@@ -67,6 +67,13 @@ func (r *Runtime) conmonArgs(t *task, c Container) []string {
 		args = append(args, "-t")
 	}
 	return args
+}
+
+func logDriver(path string, c Container) string {
+	if c.NoLog {
+		return "none"
+	}
+	return "k8s-file:" + path
 }
 
 func logName(c Container) string {

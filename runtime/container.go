@@ -82,6 +82,8 @@ type Container struct {
 	// LogMaxSize and LogMaxFiles cap the log: 10 MiB and 3 when zero.
 	LogMaxSize  int64
 	LogMaxFiles int
+	// NoLog keeps nothing of what it writes.
+	NoLog bool
 }
 
 // Mount is one mount below the container's root. Source is an absolute host

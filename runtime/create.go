@@ -56,7 +56,7 @@ func (r *Runtime) newRecord(c Container) record {
 	rec := record{
 		Runtime: r.oci.path, RuntimeRoot: r.oci.root(r.cfg.Run), Boot: r.boot, Rootfs: c.Rootfs,
 		Created: time.Now(), Resources: c.Resources, TTY: c.TTY, Stdin: c.Stdin,
-		LogMaxSize: c.LogMaxSize, LogMaxFiles: c.LogMaxFiles,
+		LogMaxSize: c.LogMaxSize, LogMaxFiles: c.LogMaxFiles, NoLog: c.NoLog,
 	}
 	if rec.LogMaxSize <= 0 {
 		rec.LogMaxSize = defaultLogSize

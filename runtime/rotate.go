@@ -41,7 +41,7 @@ func (r *Runtime) RotateLogs(ctx context.Context) error {
 }
 
 func (r *Runtime) rotate(t *task) error {
-	if _, conmon := t.handles(); !conmon.alive() {
+	if _, conmon := t.handles(); t.rec.NoLog || !conmon.alive() {
 		return nil
 	}
 	path := r.LogPath(t.id)

@@ -27,6 +27,7 @@ type record struct {
 	Resources   Resources `json:"resources"`
 	LogMaxSize  int64     `json:"log_max_size"`
 	LogMaxFiles int       `json:"log_max_files"`
+	NoLog       bool      `json:"no_log,omitempty"`
 	TTY         bool      `json:"tty,omitempty"`
 	Stdin       bool      `json:"stdin,omitempty"`
 }

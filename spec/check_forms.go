@@ -23,7 +23,6 @@ var (
 	exposeForm    = regexp.MustCompile(`^(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?$`)
 	cpusetForm    = regexp.MustCompile(`^\d+(-\d+)?(,\d+(-\d+)?)*$`)
 	deviceForm    = regexp.MustCompile(`^[rwm]+$`)
-	logSizeForm   = regexp.MustCompile(`^(?i)(-1|\d+(\.\d+)?\s*[bkmg]?b?)$`)
 	platformForm  = regexp.MustCompile(`^[a-z0-9]+(/[a-z0-9_]+(/[a-z0-9.]+)?)?$`)
 	securityKinds = []string{"no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "writable-cgroups", "unmask", "mask"}
 	propagations  = []string{"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
@@ -265,11 +264,6 @@ func (c serviceCheck) modes() {
 	for i, p := range c.s.Ports {
 		if !slices.Contains([]string{"", "ingress", "host"}, p.Mode) {
 			c.wrongForm(fmt.Sprintf("ports.%d", i), fmt.Sprintf("the mode %q of a port is unknown", p.Mode), "write ingress or host")
-		}
-	}
-	if log := c.s.Logging; log != nil {
-		if v := log.Options["max-size"]; v != "" && !logSizeForm.MatchString(v) {
-			c.wrongForm("logging.options.max-size", fmt.Sprintf("logging.options.max-size %q is not a size", v), "write 10m")
 		}
 	}
 }

@@ -39,6 +39,7 @@ func (c serviceCheck) all() {
 	c.forms()
 	c.placement()
 	c.hooks()
+	c.logging()
 	c.l.extended[c.name] = c.extensions()
 }
 

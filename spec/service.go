@@ -182,13 +182,6 @@ func healthcheck(h *types.HealthCheckConfig) *Healthcheck {
 	return out
 }
 
-func logging(s types.ServiceConfig) Logging {
-	if s.Logging == nil {
-		return Logging{}
-	}
-	return Logging{Driver: s.Logging.Driver, Options: filled(s.Logging.Options)}
-}
-
 func extraHosts(hosts types.HostsList) []string {
 	out := hosts.AsList("=")
 	if len(out) == 0 {

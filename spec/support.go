@@ -65,8 +65,8 @@ var table = []group{
 		under: "services.*.logging", names: ". options options.*",
 	},
 	{
-		under: "services.*.logging.driver", names: ".", values: []string{"json-file", "local", "none"},
-		hint: "logs are kept in Berth's own rotated files; read them with `berth logs`",
+		under: "services.*.logging.driver", names: ".", values: []string{LogJSONFile, LogLocal, LogNone, LogJournald, LogSyslog},
+		hint: "logs are kept in Berth's own rotated files, for `berth logs`; syslog and journald send them on",
 	},
 	{under: "services.*.networks", names: `. * *.aliases *.gw_priority *.interface_name *.ipv4_address *.ipv6_address
 		*.mac_address *.priority`},
