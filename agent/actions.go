@@ -283,6 +283,9 @@ func (a *Agent) removeStack(ctx context.Context, name string) error {
 	}
 	crash.At("stack.forget")
 	a.ports.release(name)
+	if err := a.dropSynced(s.UID); err != nil {
+		return fmt.Errorf("remove the synced files of %s: %w", name, err)
+	}
 	if err := a.w.forgetStack(name); err != nil {
 		return err
 	}

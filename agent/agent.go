@@ -57,6 +57,7 @@ type Agent struct {
 
 	seeding           sync.Map     // *sync.Mutex by volume
 	contents          sync.RWMutex // held for reading from Put to commit
+	syncing           sync.Mutex   // one reads or changes synced files
 	dataplaneMu       sync.Mutex
 	dataplaneStarting bool // by this agent, and not ended
 

@@ -123,6 +123,15 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 		return nil, err
 	}
 	record.Ports = chosen
+	if req.ForceRecreate && cur != nil {
+		services := req.Services
+		if len(services) == 0 {
+			services = sortedKeys(next.Stack.Services)
+		}
+		if err := a.dropSynced(cur.UID, services...); err != nil {
+			return nil, fmt.Errorf("remove the synced files of %s: %w", st.Name, err)
+		}
+	}
 	crash.At("apply.commit")
 	if err := a.commitRevision(req, &record, cur, rev, next); err != nil {
 		if rev != nil {

@@ -122,6 +122,9 @@ func (a *Agent) makeContainer(ctx context.Context, t *store.Task) error {
 			return fmt.Errorf("mount image %s: %w", t.Image, err)
 		}
 		crash.At("rootfs.mounted")
+		if err := a.applySynced(t, rootfs); err != nil {
+			return err
+		}
 		return images.Preflight(rootfs)
 	})
 	if err := g.Wait(); err != nil {

@@ -36,6 +36,9 @@ func (a *Agent) fileRoutes(h huma.API, mux *http.ServeMux) {
 		})
 	huma.Register(h, op(http.MethodDelete, "/v1/tasks/{task}/path", "Remove a path in a task"),
 		func(ctx context.Context, in *filePath) (*struct{}, error) {
+			if in.Keep {
+				return nil, fail(a.removeSynced(ctx, in.Task, in.Path))
+			}
 			return nil, fail(a.inRoot(ctx, in.Task, func(r *archive.Root) error { return r.Remove(in.Path) }))
 		})
 	plain(h, mux, op(http.MethodGet, "/v1/tasks/{task}/archive", "Read a path in a task as a tar"), "200", func(w http.ResponseWriter, r *http.Request) {
@@ -47,9 +50,14 @@ func (a *Agent) fileRoutes(h huma.API, mux *http.ServeMux) {
 	})
 	plain(h, mux, op(http.MethodPut, "/v1/tasks/{task}/archive", "Unpack a tar into a folder of a task"), "200", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		err := a.inRoot(r.Context(), r.PathValue("task"), func(root *archive.Root) error {
-			return root.Unpack(r.Body, q.Get("path"), archive.Options{Owner: q.Get("owner") == "true"})
-		})
+		var err error
+		if q.Get("keep") == "true" {
+			err = a.syncInto(r.Context(), r.PathValue("task"), r.Body)
+		} else {
+			err = a.inRoot(r.Context(), r.PathValue("task"), func(root *archive.Root) error {
+				return root.Unpack(r.Body, q.Get("path"), archive.Options{Owner: q.Get("owner") == "true"})
+			})
+		}
 		if err != nil {
 			refuse(w, err)
 		}
@@ -61,6 +69,7 @@ type filePath struct {
 	TaskPath
 	Path   string `query:"path"`
 	Follow bool   `query:"follow"`
+	Keep   bool   `query:"keep"`
 }
 
 // taskFiles opens what a task sees as its root: of a running one with what is

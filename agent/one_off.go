@@ -78,7 +78,7 @@ func (a *Agent) prepareStack(ctx context.Context, req *api.RunRequest, report fu
 	for _, name := range services {
 		st.Services[name] = req.Stack.Services[name]
 	}
-	applied, err := a.apply(ctx, &api.ApplyRequest{Stack: st, Services: services, Pull: req.Pull, Actor: req.Actor}, report)
+	applied, err := a.apply(ctx, &api.ApplyRequest{Stack: st, Services: services, Pull: req.Pull, Auth: req.Auth, Actor: req.Actor}, report)
 	if err != nil || len(deps) == 0 {
 		return err
 	}
@@ -146,7 +146,7 @@ func (a *Agent) makeOneOff(ctx context.Context, req *api.RunRequest, report func
 	if err := a.checkStack(r); err != nil {
 		return nil, err
 	}
-	if err := a.pullAll(ctx, &api.ApplyRequest{Pull: req.Pull}, r, report); err != nil {
+	if err := a.pullAll(ctx, &api.ApplyRequest{Pull: req.Pull, Auth: req.Auth}, r, report); err != nil {
 		return nil, err
 	}
 	id, err := a.recordOneOff(req, r)

@@ -148,7 +148,7 @@ func (a *Agent) sweep(ctx context.Context) error {
 	if err := a.networks.Sweep(ctx, networks, tasks); err != nil {
 		return fmt.Errorf("sweep the networks: %w", err)
 	}
-	if err := a.sweepSubpaths(); err != nil {
+	if err := errors.Join(a.sweepSubpaths(), a.sweepSynced(v)); err != nil {
 		return err
 	}
 	for _, root := range []string{filepath.Join(a.cfg.Run, "tasks"), filepath.Join(a.cfg.Root, "tasks")} {

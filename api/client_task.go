@@ -61,6 +61,19 @@ func (c *Client) WritePath(ctx context.Context, task, folder string, owner bool,
 	return c.send(ctx, request{method: http.MethodPut, path: taskPath(task, "/archive"), query: q, body: tar})
 }
 
+// Sync unpacks a tar into the root of a task and keeps it for the tasks of the
+// service that follow, until its image changes.
+func (c *Client) Sync(ctx context.Context, task string, tar io.Reader) error {
+	return c.send(ctx, request{method: http.MethodPut, path: taskPath(task, "/archive"), query: url.Values{"keep": {"true"}}, body: tar})
+}
+
+// SyncRemoved removes a path like RemovePath, and from the tasks that follow.
+func (c *Client) SyncRemoved(ctx context.Context, task, path string) error {
+	q := pathQuery(path, false)
+	q.Set("keep", "true")
+	return c.send(ctx, request{method: http.MethodDelete, path: taskPath(task, "/path"), query: q})
+}
+
 // RemovePath removes a path in a task, with all below it. What is not there is
 // success.
 func (c *Client) RemovePath(ctx context.Context, task, path string) error {

@@ -31,9 +31,9 @@
 //	GET    /v1/tasks/{task}/wait             Task, once it has ended
 //	GET    /v1/tasks/{task}/top              []Process
 //	GET    /v1/tasks/{task}/path?path=&follow=BOOL     PathStat
-//	DELETE /v1/tasks/{task}/path?path=
+//	DELETE /v1/tasks/{task}/path?path=&keep=BOOL
 //	GET    /v1/tasks/{task}/archive?path=&follow=BOOL  tar
-//	PUT    /v1/tasks/{task}/archive?path=&owner=BOOL   tar, unpacked there
+//	PUT    /v1/tasks/{task}/archive?path=&owner=BOOL&keep=BOOL  tar, unpacked there
 //	GET    /v1/tasks/{task}/export           tar of its root file system
 //	GET    /v1/images                        []images.Image
 //	GET    /v1/images/inspect?ref=           images.Image

@@ -26,6 +26,8 @@ type RunRequest struct {
 	// Start runs its program at once. Without it the task is there, created,
 	// for an Attach that starts it; nobody's for a minute, it is taken back.
 	Start bool `json:"start,omitempty"`
+	// Auth are the caller's credentials for what is pulled.
+	Auth Auths `json:"auth,omitempty"`
 	// Actor is who asks, for history.
 	Actor string `json:"actor,omitempty"`
 }

@@ -187,3 +187,18 @@ func (zeros) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
 }
+
+// Item is one path of the root, and its name in a tar.
+type Item struct{ Path, As string }
+
+// PackItems writes items to w, as a tar: what each path is, and all below it.
+// One that is gone is left out.
+func (r *Root) PackItems(w io.Writer, items []Item) error {
+	p := packer{tar: tar.NewWriter(w), links: map[inode]string{}}
+	for _, i := range items {
+		if err := gone(r.packOne(&p, i.Path, i.As)); err != nil {
+			return err
+		}
+	}
+	return p.tar.Close()
+}

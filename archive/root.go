@@ -29,7 +29,7 @@ func (r *Root) Close() error { return r.dir.Close() }
 // open opens a path below the root.
 func (r *Root) open(name string, flags int) (*os.File, error) {
 	how := unix.OpenHow{
-		Flags: uint64(flags | unix.O_CLOEXEC), //nolint:gosec // flags are bits
+		Flags:   uint64(flags | unix.O_CLOEXEC), //nolint:gosec // flags are bits
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
 	for {

@@ -114,13 +114,10 @@ var table = []group{
 			ulimits.*.hard ulimits.*.soft`,
 		ignored: true, hint: "build the image elsewhere and name it with image, or bring it in with `berth image load`",
 	},
-	{
-		under: "services.*.develop", names: `. watch watch.[].action watch.[].exec watch.[].exec.command
-			watch.[].exec.environment watch.[].exec.environment.* watch.[].exec.privileged watch.[].exec.user
-			watch.[].exec.working_dir watch.[].ignore watch.[].include watch.[].initial_sync watch.[].path
-			watch.[].target`,
-		ignored: true, hint: "mount the source folder with a bind",
-	},
+	{under: "services.*.develop", names: `. watch watch.[].action watch.[].exec watch.[].exec.command
+		watch.[].exec.environment watch.[].exec.environment.* watch.[].exec.privileged watch.[].exec.user
+		watch.[].exec.working_dir watch.[].ignore watch.[].include watch.[].initial_sync watch.[].path
+		watch.[].target`},
 	{
 		under: "services.*.post_start", names: `. [].command [].environment [].environment.* [].privileged [].user
 			[].working_dir`,

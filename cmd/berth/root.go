@@ -142,7 +142,7 @@ Global flags may stand before or after the command.` + exitStatus(
 	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newAttach(a), newEvents(a), newStats(a), newInspect(a))
 	add(groupStack, newPush(a))
 	add(groupLook, newImages(a))
-	add(groupStack, newCreate(a), newPause(a), newUnpause(a), newWait(a))
+	add(groupStack, newCreate(a), newPause(a), newUnpause(a), newWait(a), newWatch(a))
 	add(groupLook, newTop(a), newPort(a), newCp(a), newExport(a))
 	add(groupFile, newConfig(a), newLint(a))
 	add(groupThings, newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a), newSecret(a), newConfigs(a))

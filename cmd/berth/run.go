@@ -91,6 +91,9 @@ func (a *app) run(ctx context.Context, o *runOptions, service string) error {
 	if err := o.overrides.apply(ctx, a, &req); err != nil {
 		return err
 	}
+	if req.Auth, err = a.stackCredentials(ctx, &req.Stack); err != nil {
+		fmt.Fprintln(a.stderr, "warning: no credentials are sent: "+cli.Escape(err.Error()))
+	}
 	client, err := a.agent(ctx)
 	if err != nil {
 		return err

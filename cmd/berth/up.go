@@ -35,6 +35,7 @@ type upOptions struct {
 	noPrefix, noColour, stamped bool
 	abortOnExit, abortOnFailure bool
 	exitCodeFrom                string
+	watch                       bool
 	expectRevision              uint64
 	planFile                    string
 }
@@ -107,6 +108,8 @@ by now, nothing is done and what moved is told.` + exitStatus(
 	f.BoolVar(&o.abortOnFailure, "abort-on-container-failure", false, "stop the stack when a container exits with an error")
 	f.StringVar(&o.exitCodeFrom, "exit-code-from", "", "exit as this `SERVICE` does; implies --abort-on-container-exit")
 	f.StringVar(&o.planFile, "plan", "", "carry out the plan in this `FILE`, exactly")
+	f.BoolVarP(&o.watch, "watch", "w", false, "bring changed source files into the containers, as berth watch does")
+	f.Bool("menu", false, "there is no menu; accepted for scripts")
 	expectRevisionFlag(f, &o.expectRevision)
 	return cmd
 }
@@ -131,6 +134,10 @@ func (o *upOptions) check() error {
 		return errors.New("--abort-on-container-exit, --abort-on-container-failure and --exit-code-from need to be attached: leave out --detach")
 	case detached && (len(o.attach) > 0 || o.attachDependencies):
 		return errors.New("--attach and --attach-dependencies contradict --detach")
+	case detached && o.watch:
+		return errors.New("--watch needs to be attached: leave out --detach, or use `berth watch`")
+	case o.noStart && o.watch, o.planFile != "" && o.watch:
+		return errors.New("--watch contradicts --no-start and --plan")
 	case o.abortOnExit && o.abortOnFailure:
 		return errors.New("--abort-on-container-exit and --abort-on-container-failure contradict each other")
 	case o.noStart && aborts:
@@ -165,6 +172,11 @@ func (a *app) up(ctx context.Context, o upOptions, services []string) error {
 		return err
 	}
 	r := &rollout{app: a, client: client, request: req, options: o, named: services, began: time.Now()}
+	if o.watch {
+		if r.watching, err = a.newWatching(ctx, client, watchOptions{}, services); err != nil {
+			return err
+		}
+	}
 	if o.detach {
 		return r.detached(ctx)
 	}
@@ -251,6 +263,8 @@ type rollout struct {
 	options upOptions
 	named   []string
 	began   time.Time
+	// watching brings changed files in, with --watch.
+	watching *watching
 
 	// latest is the last that was heard of each service, in order.
 	latest []api.ServiceStatus

@@ -45,6 +45,11 @@ func (r *rollout) attachedUntil(ctx context.Context, interrupts <-chan os.Signal
 	follow, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan attachEnd, 1)
 	go func() { ended <- r.follow(follow) }()
+	var watch sync.WaitGroup
+	if r.watching != nil {
+		watch.Go(func() { r.watching.report(r.watching.run(follow)) })
+	}
+	defer watch.Wait()
 	defer func() { stopFollowing() }()
 	select {
 	case end := <-ended:
