@@ -30,7 +30,8 @@ func TestWatchRule_WhatItMatches(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, ".dockerignore"), []byte("src/secret.go\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	service := types.ServiceConfig{Name: "web", Build: &types.BuildConfig{Context: dir}}
+	service := types.ServiceConfig{Name: "web"}
+	service.Build = &types.BuildConfig{Context: dir}
 	for name, c := range map[string]struct {
 		trigger types.Trigger
 		want    []string
