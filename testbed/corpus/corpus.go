@@ -22,14 +22,24 @@ import (
 
 // Case is one published stack and what the reference loader makes of it.
 type Case struct {
-	Name    string   `json:"-"`
+	Name    string   `json:"-"`    // SOURCE/CASE
+	Kind    string   `json:"kind"` // real, example, fixture, spec
 	Workdir string   `json:"workdir"`
 	Files   []string `json:"files"`
-	dir     string
+	// Dir is the case's folder; Workdir is relative to it.
+	Dir string `json:"-"`
 	// Refuses is the reference's error; "" when it accepts.
 	Refuses string `json:"-"`
 	// Accepted is the file with its YAML.
 	Accepted string `json:"-"`
+}
+
+// Root is the folder that the reference's absolute paths of c begin with.
+func (c Case) Root() string { return "/corpus/" + c.Name }
+
+// Environ is the environment that the reference had, in the work folder pwd.
+func Environ(pwd string) []string {
+	return []string{"HOME=/home/user", "USER=user", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PWD=" + pwd}
 }
 
 // Cases unpacks the collection: the file BERTH_CORPUS names, or the one beside
@@ -57,7 +67,7 @@ func Cases(t testing.TB) []Case {
 		if err != nil || d.Name() != "case.json" {
 			return err
 		}
-		c := Case{dir: filepath.Dir(path)}
+		c := Case{Dir: filepath.Dir(path)}
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("read case: %w", err)
@@ -65,7 +75,7 @@ func Cases(t testing.TB) []Case {
 		if err := json.Unmarshal(b, &c); err != nil {
 			return fmt.Errorf("read %s: %w", path, err)
 		}
-		c.Name, _ = filepath.Rel(filepath.Join(root, "cases"), c.dir)
+		c.Name, _ = filepath.Rel(filepath.Join(root, "cases"), c.Dir)
 		ref := filepath.Join(root, "reference", c.Name)
 		if refused, err := os.ReadFile(ref + ".err"); err == nil {
 			c.Refuses = strings.TrimSpace(string(refused))
@@ -122,9 +132,9 @@ func untar(r io.Reader, root string) error {
 
 // Options are those that the reference was loaded with.
 func (c Case) Options() spec.Options {
-	dir := filepath.Join(c.dir, c.Workdir)
+	dir := filepath.Join(c.Dir, c.Workdir)
 	return spec.Options{
 		Dir: dir, Files: c.Files, Inspect: true, AllResources: true,
-		Environ: []string{"HOME=/home/user", "USER=user", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PWD=" + dir},
+		Environ: Environ(dir),
 	}
 }
