@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -177,7 +178,7 @@ func (l *seen) process(at string, svc types.ServiceConfig, pid int) {
 	if in, _ := os.Readlink(proc + "fd/0"); svc.Tty != strings.HasPrefix(in, "/dev/pts/") {
 		l.say("%s: stdin is %s, tty %v", at, in, svc.Tty)
 	}
-	for ns, mode := range map[string]string{"pid": svc.Pid, "ipc": svc.Ipc, "uts": svc.Uts, "net": svc.NetworkMode} {
+	for ns, mode := range map[string]string{"pid": svc.Pid, "ipc": svc.Ipc, "net": svc.NetworkMode} {
 		own, _ := os.Readlink("/proc/self/ns/" + ns)
 		if got, _ := os.Readlink(proc + "ns/" + ns); (got == own) != (mode == "host") {
 			l.say("%s: %s namespace is %s, the host's %s; want %q", at, ns, got, own, mode)
@@ -248,7 +249,7 @@ func (l *seen) limits(at string, svc types.ServiceConfig, pid int) {
 		l.cgroup(at, pid, "memory", "memory.limit_in_bytes", "memory.max", strconv.FormatInt(memory&^4095, 10))
 	}
 	if n := float64(runtime.NumCPU()); cpus > 0 && cpus <= n {
-		quota := strconv.FormatInt(int64(cpus*100000), 10)
+		quota := strconv.FormatInt(int64(math.Round(cpus*100000)), 10)
 		l.cgroup(at, pid, "cpu", "cpu.cfs_quota_us", "cpu.max", quota)
 	}
 	if pids > 0 {

@@ -222,7 +222,8 @@ func (s *staged) service(name string, svc types.ServiceConfig) map[string]any {
 	for _, v := range svc.Volumes {
 		if v.Type == types.VolumeTypeBind && !s.inside(v.Source) {
 			binds = append(binds, map[string]any{
-				"type": "bind", "source": s.onHost(v.Source), "target": v.Target, "bind": map[string]any{"create_host_path": true},
+				"type": "bind", "source": s.onHost(v.Source), "target": v.Target, "read_only": v.ReadOnly,
+				"bind": map[string]any{"create_host_path": true},
 			})
 		} else if v.Type == types.VolumeTypeBind && (v.Bind == nil || !bool(v.Bind.CreateHostPath)) {
 			_ = os.MkdirAll(v.Source, 0o755) // it may be a file that is there
