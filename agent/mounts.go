@@ -156,7 +156,7 @@ func (a *Agent) bindMount(t *store.Task, m spec.Mount) (rm runtime.Mount, releas
 	}
 	return runtime.Mount{
 		Type: "bind", Source: source, Target: m.Target, ReadOnly: m.ReadOnly,
-		Options: append(bindOptions(m), cmp.Or(m.Propagation, "rprivate")),
+		Options: append(bindOptions(m, source), cmp.Or(m.Propagation, "rprivate")),
 	}, release, nil
 }
 
@@ -182,9 +182,11 @@ func bindSource(m spec.Mount) (string, error) {
 
 // bindOptions say what a bind takes along of the mounts below its source, and
 // whether those are read-only with it: all and yes, if the file is silent and
-// the kernel can (Linux 5.12). bind.recursive readonly insists on it.
-func bindOptions(m spec.Mount) []string {
-	if m.ReadOnly && (m.Recursive == "readonly" || m.Recursive == "" && recursiveReadOnly()) {
+// the kernel can (Linux 5.12). bind.recursive readonly insists on it. Below a
+// file nothing is mounted, and crun 1.8 takes rro for folders only.
+func bindOptions(m spec.Mount, source string) []string {
+	info, err := os.Stat(source)
+	if folder := err == nil && info.IsDir(); m.ReadOnly && folder && (m.Recursive == "readonly" || m.Recursive == "" && recursiveReadOnly()) {
 		return []string{"rbind", "rro"}
 	}
 	return []string{"rbind"}

@@ -107,6 +107,7 @@ func (a *Agent) giveAddresses(c *change, t *store.Task, r *store.Revision, svc *
 	}
 	ordered := attachmentsInOrder(svc.Networks)
 	gateway := defaultRoute(r, svc.Networks)
+	static := staticAddresses(&r.Stack)
 	for i, at := range ordered {
 		name := r.Stack.Networks[at.Network].Name
 		n := c.network(name)
@@ -125,11 +126,11 @@ func (a *Agent) giveAddresses(c *change, t *store.Task, r *store.Revision, svc *
 		}
 		next := *n
 		var err error
-		if e.IPv4, err = a.address(c, t, &next, at.IPv4, false); err != nil {
+		if e.IPv4, err = a.address(c, t, &next, at.IPv4, static[name], false); err != nil {
 			return err
 		}
 		if next.Subnet6.IsValid() {
-			if e.IPv6, err = a.address(c, t, &next, at.IPv6, true); err != nil {
+			if e.IPv6, err = a.address(c, t, &next, at.IPv6, static[name], true); err != nil {
 				return err
 			}
 		}
@@ -140,8 +141,11 @@ func (a *Agent) giveAddresses(c *change, t *store.Task, r *store.Revision, svc *
 	return nil
 }
 
-// address takes wanted, or the next free address after the last one given.
-func (a *Agent) address(c *change, t *store.Task, n *store.Network, wanted string, six bool) (netip.Addr, error) {
+// address takes wanted, or the next free address after the last one given that
+// is not the static address of another service.
+func (a *Agent) address(
+	c *change, t *store.Task, n *store.Network, wanted string, static map[netip.Addr]bool, six bool,
+) (netip.Addr, error) {
 	taken := map[netip.Addr]bool{}
 	// A predecessor that has exited gives its static address up (see connect).
 	before := func(o *store.Task) bool { return wanted != "" && precedes(o, t) }
@@ -166,7 +170,7 @@ func (a *Agent) address(c *change, t *store.Task, n *store.Network, wanted strin
 	if !six && n.Range4.IsValid() {
 		within = n.Range4
 	}
-	addr, err := overlaynet.NextAddr(netOf(n), within, *last, func(x netip.Addr) bool { return taken[x] })
+	addr, err := overlaynet.NextAddr(netOf(n), within, *last, func(x netip.Addr) bool { return taken[x] || static[x] })
 	if err != nil {
 		return addr, fmt.Errorf("network %s: %w", n.Name, err)
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"berth/overlaynet"
@@ -11,8 +12,10 @@ import (
 
 // giveVIPs takes a virtual address for each service on each network it is on,
 // and gives back those that are no longer needed. VIPs come from the upper end
-// of a subnet, tasks from the lower: neither moves the other.
+// of a subnet, tasks from the lower: neither moves the other. An address that
+// the file gives to a service is nobody else's: a VIP that has it moves.
 func (a *Agent) giveVIPs(c *change, stack string, st *spec.Stack) error {
+	static := staticAddresses(st)
 	for _, name := range sortedKeys(st.Services) {
 		svc := st.Services[name]
 		if svc.EndpointMode == "dnsrr" || svc.NetworkMode != "" {
@@ -25,12 +28,13 @@ func (a *Agent) giveVIPs(c *change, stack string, st *spec.Stack) error {
 			if n == nil {
 				return fmt.Errorf("network %s does not exist", netName)
 			}
-			if v := c.w.vips[key]; v != nil && n.Subnet4.Contains(v.IPv4) && v.IPv6.IsValid() == n.Subnet6.IsValid() {
+			if v := c.w.vips[key]; v != nil && n.Subnet4.Contains(v.IPv4) && v.IPv6.IsValid() == n.Subnet6.IsValid() &&
+				!static[netName][v.IPv4] && !static[netName][v.IPv6] {
 				if _, dropped := c.vips[key]; !dropped {
 					continue
 				}
 			}
-			v, err := a.newVIP(c, n, stack, name)
+			v, err := a.newVIP(c, n, stack, name, static[netName])
 			if err != nil {
 				return err
 			}
@@ -69,8 +73,30 @@ func (a *Agent) dropVIPs(c *change, stack string, st *spec.Stack) {
 	}
 }
 
-func (a *Agent) newVIP(c *change, n *store.Network, stack, service string) (store.VIP, error) {
+// staticAddresses are those that st gives to services, by the network's name.
+func staticAddresses(st *spec.Stack) map[string]map[netip.Addr]bool {
+	out := map[string]map[netip.Addr]bool{}
+	for _, svc := range st.Services {
+		for _, at := range svc.Networks {
+			for _, text := range []string{at.IPv4, at.IPv6} {
+				addr, err := netip.ParseAddr(text)
+				if err != nil {
+					continue // there is none; what is wrong is said where it is taken
+				}
+				name := st.Networks[at.Network].Name
+				if out[name] == nil {
+					out[name] = map[netip.Addr]bool{}
+				}
+				out[name][addr] = true
+			}
+		}
+	}
+	return out
+}
+
+func (a *Agent) newVIP(c *change, n *store.Network, stack, service string, static map[netip.Addr]bool) (store.VIP, error) {
 	taken := map[netip.Addr]bool{n.Gateway4: true, n.Gateway6: true}
+	maps.Copy(taken, static)
 	c.addresses(n.Name, func(*store.Task) bool { return false }, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
 	v := store.VIP{Network: n.Name, Stack: stack, Service: service}
 	var ok bool
