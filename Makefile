@@ -36,6 +36,10 @@ sim: ## Play 50000 seeds of the agent's simulator, and long ones (30 min)
 	go test ./agent -timeout 2h -run TestSim_Whatever -v -sim.from 100001 -sim.seeds 45000
 	go test ./agent -timeout 2h -run TestSim_Whatever -v -sim.from 200001 -sim.seeds 5000 -sim.steps 3000
 
+.PHONY: corpus
+corpus: fixtures ## Bring 100 real stacks up with stand-in images (5 min)
+	go test ./e2e -timeout 30m -run TestCorpus_RealStacks -v -corpus.stacks 100
+
 .PHONY: lint
 lint: $(LINT) ## Run golangci-lint
 	$(LINT) run ./...

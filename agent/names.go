@@ -24,10 +24,12 @@ type namespace struct {
 	rec   *store.Network
 	names map[string]dataplane.Name
 	ptr   map[netip.Addr]string
+	// elsewhere are the other networks of those that are on several.
+	elsewhere map[netip.Addr][]string
 }
 
 func newNamespace(n *store.Network) *namespace {
-	return &namespace{rec: n, names: map[string]dataplane.Name{}, ptr: map[netip.Addr]string{}}
+	return &namespace{rec: n, names: map[string]dataplane.Name{}, ptr: map[netip.Addr]string{}, elsewhere: map[netip.Addr][]string{}}
 }
 
 func (n *namespace) add(name string, ttl uint32, addrs ...netip.Addr) {
@@ -89,8 +91,17 @@ func (n *namespace) task(t *store.Task, e store.Endpoint, hasVIP bool) {
 	}
 }
 
+// alsoOn tells n that the task with address e is on another network too.
+func (n *namespace) alsoOn(e store.Endpoint, other *namespace) {
+	for _, addr := range []netip.Addr{e.IPv4, e.IPv6} {
+		if addr.IsValid() {
+			n.elsewhere[addr] = append(n.elsewhere[addr], other.rec.ID)
+		}
+	}
+}
+
 func (n *namespace) network() dataplane.Network {
-	out := dataplane.Network{ID: n.rec.ID, Internal: n.rec.Internal, Names: n.names, PTR: n.ptr}
+	out := dataplane.Network{ID: n.rec.ID, Internal: n.rec.Internal, Names: n.names, PTR: n.ptr, Elsewhere: n.elsewhere}
 	for _, g := range []netip.Addr{n.rec.Gateway4, n.rec.Gateway6} {
 		if g.IsValid() {
 			out.Gateways = append(out.Gateways, g)

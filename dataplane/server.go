@@ -31,13 +31,15 @@ type server struct {
 // state is a snapshot made ready for look-ups.
 type state struct {
 	byGateway map[netip.Addr]*Network
+	byID      map[string]*Network
 	upstreams []netip.AddrPort
 	loopback  map[uint16][]netip.AddrPort
 }
 
 func newState(s Snapshot, dnsPort uint16) *state {
-	st := &state{byGateway: map[netip.Addr]*Network{}, loopback: map[uint16][]netip.AddrPort{}}
+	st := &state{byGateway: map[netip.Addr]*Network{}, byID: map[string]*Network{}, loopback: map[uint16][]netip.AddrPort{}}
 	for i := range s.Networks {
+		st.byID[s.Networks[i].ID] = &s.Networks[i]
 		for _, g := range s.Networks[i].Gateways {
 			st.byGateway[g] = &s.Networks[i]
 		}
@@ -135,7 +137,7 @@ func (s *server) serveQuery(w dns.ResponseWriter, q *dns.Msg, gateway netip.Addr
 	// Without a network the socket is about to close.
 	reply := new(dns.Msg).SetRcode(q, dns.RcodeRefused)
 	if network != nil {
-		reply = resolver{network, &s.turn}.answer(q)
+		reply = s.answer(st, network, addrOf(w.RemoteAddr()), q)
 	}
 	if reply == nil {
 		reply = s.forward.forward(s.conns, q, addrOf(w.RemoteAddr()), st.upstreams)
@@ -144,6 +146,23 @@ func (s *server) serveQuery(w dns.ResponseWriter, q *dns.Msg, gateway netip.Addr
 	if err := w.WriteMsg(reply); err != nil {
 		s.log.Debug("answer", "client", w.RemoteAddr(), "err", err)
 	}
+}
+
+// answer asks all networks that the client is on, that of the gateway first: a
+// resolver takes the first server's "no such name" for the truth. Only where
+// all of them are internal a name is not looked for outside.
+func (s *server) answer(st *state, network *Network, client netip.Addr, q *dns.Msg) *dns.Msg {
+	reply := resolver{network, &s.turn}.answer(q)
+	for _, id := range network.Elsewhere[client] {
+		other := st.byID[id]
+		if reply != nil && reply.Rcode != dns.RcodeNameError || other == nil {
+			continue
+		}
+		if next := (resolver{other, &s.turn}).answer(q); next == nil || next.Authoritative {
+			reply = next
+		}
+	}
+	return reply
 }
 
 func addrOf(a net.Addr) netip.Addr {

@@ -22,6 +22,9 @@ type Network struct {
 	Names map[string]Name `json:"names"`
 	// PTR by address.
 	PTR map[netip.Addr]string `json:"ptr,omitempty"`
+	// Elsewhere are the ids of the other networks that a client is on, by its
+	// address: it knows the names of all, whichever gateway it asks.
+	Elsewhere map[netip.Addr][]string `json:"elsewhere,omitempty"`
 }
 
 // Name is one name's addresses, both families.

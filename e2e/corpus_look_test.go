@@ -224,17 +224,33 @@ func (l *seen) ulimit(at, limits, name string, u *types.UlimitsConfig) {
 	if !ok {
 		return
 	}
-	soft, hard := cmp.Or(u.Soft, u.Single), cmp.Or(u.Hard, u.Single)
-	text := func(n int) string {
-		if n < 0 {
+	most := hardLimit("/proc/self/limits", title)
+	text := func(n int) string { // what the agent may not have, it can't give
+		switch {
+		case most >= 0 && (n < 0 || n > most):
+			return strconv.Itoa(most)
+		case n < 0:
 			return "unlimited"
 		}
 		return strconv.Itoa(n)
 	}
+	soft, hard := text(cmp.Or(u.Soft, u.Single)), text(cmp.Or(u.Hard, u.Single))
 	_, rest, _ := strings.Cut(limits, title)
-	if got := strings.Fields(rest); len(got) < 2 || got[0] != text(soft) || got[1] != text(hard) {
-		l.say("%s: ulimit %s is %.40q, want %d and %d", at, name, rest, soft, hard)
+	if got := strings.Fields(rest); len(got) < 2 || got[0] != soft || got[1] != hard {
+		l.say("%s: ulimit %s is %.40q, want %s and %s", at, name, rest, soft, hard)
 	}
+}
+
+// hardLimit reads a file as /proc/PID/limits; -1 is no limit.
+func hardLimit(file, title string) int {
+	b, _ := os.ReadFile(file) // it is the kernel's
+	_, rest, _ := strings.Cut(string(b), title)
+	if fields := strings.Fields(rest); len(fields) > 1 {
+		if n, err := strconv.Atoi(fields[1]); err == nil {
+			return n
+		}
+	}
+	return -1
 }
 
 // limits looks into the cgroups, of either version.

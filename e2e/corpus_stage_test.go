@@ -34,7 +34,9 @@ const standin = "berth-testbed/standin"
 //	user, group_add     a number for a name: names stand in the image
 //	platform, runtime, gpus, devices
 //	                    left out or /dev/null: of this machine
-//	volumes             what is outside of the stack's folder comes from a folder of the test; drivers but local
+//	volumes             what is outside of the stack's folder comes from a folder of the test; drivers
+//	                    but local, and the size of a local volume, which needs a file system with quotas
+//	networks.name       of an external one, where it is a variable that nobody set
 //	secrets, configs    external ones and such as need a variable come from a file
 //
 // External networks and volumes are made, and files of secrets and configs
@@ -153,11 +155,17 @@ func (s *staged) override() map[string]any {
 		}
 	}
 	section("volumes", volumes)
+	networks := map[string]any{}
 	for key, n := range s.ref.Networks {
 		if n.External {
 			s.networks = append(s.networks, cmp.Or(n.Name, key))
 		}
+		if n.External && n.Name == "" {
+			networks[key] = map[string]any{"name": key}
+			s.replaced["networks.name"] = true
+		}
 	}
+	section("networks", networks)
 	secrets, configs := map[string]any{}, map[string]any{}
 	for key, f := range s.ref.Secrets {
 		if o := s.file("secrets", key, types.FileObjectConfig(f)); o != nil {
@@ -278,6 +286,9 @@ func (s *staged) volume(v types.VolumeConfig) map[string]any {
 	}
 	device, bind := v.DriverOpts["device"], strings.Contains(v.DriverOpts["o"], "bind")
 	switch {
+	case v.DriverOpts["size"] != "" && device == "":
+		s.replaced["volumes.driver_opts"] = true
+		return map[string]any{"driver_opts": reset()}
 	case device == "" || v.DriverOpts["type"] == "tmpfs":
 		return nil
 	case !bind: // a server that is not here

@@ -22,7 +22,7 @@ var (
 // volumes, ports, dependencies and limits are as the reference's model says.
 func TestCorpus_RealStacksComeUp(t *testing.T) {
 	testbed.NeedKernel(t)
-	cases := slices.DeleteFunc(corpus.Open(t, ".."), func(c corpus.Case) bool {
+	cases := slices.DeleteFunc(corpus.Cases(t), func(c corpus.Case) bool {
 		return c.Kind != "real" || c.Refuses != ""
 	})
 	r := rand.New(rand.NewPCG(*corpusSeed, 0))
