@@ -91,11 +91,17 @@ func (n *namespace) task(t *store.Task, e store.Endpoint, hasVIP bool) {
 	}
 }
 
-// alsoOn tells n that the task with address e is on another network too.
-func (n *namespace) alsoOn(e store.Endpoint, other *namespace) {
-	for _, addr := range []netip.Addr{e.IPv4, e.IPv6} {
-		if addr.IsValid() {
-			n.elsewhere[addr] = append(n.elsewhere[addr], other.rec.ID)
+// alsoOn tells n that t, whose address there is e, is on other networks too.
+func (n *namespace) alsoOn(all map[string]*namespace, t *store.Task, e store.Endpoint) {
+	for _, other := range t.Endpoints {
+		ns := all[other.Network]
+		if ns == nil || ns == n {
+			continue
+		}
+		for _, addr := range []netip.Addr{e.IPv4, e.IPv6} {
+			if addr.IsValid() {
+				n.elsewhere[addr] = append(n.elsewhere[addr], ns.rec.ID)
+			}
 		}
 	}
 }

@@ -191,11 +191,7 @@ func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
 		for _, e := range t.Endpoints {
 			if ns := names[e.Network]; ns != nil && t.Live() {
 				ns.task(t, e, v.vips[store.VIPKey(e.Network, t.Stack, t.Service)] != nil)
-				for _, other := range t.Endpoints {
-					if also := names[other.Network]; also != nil && also != ns {
-						ns.alsoOn(e, also)
-					}
-				}
+				ns.alsoOn(names, t, e)
 			}
 		}
 	}

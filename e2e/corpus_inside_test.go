@@ -20,7 +20,13 @@ import (
 
 // mounts looks at what is mounted inside.
 func (l *seen) mounts(at string, svc types.ServiceConfig, pid int) {
-	infos, err := mountinfo.PidMountInfo(pid)
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		l.say("%s: %v", at, err)
+		return
+	}
+	defer f.Close()
+	infos, err := mountinfo.GetMountsFromReader(f, nil)
 	if err != nil {
 		l.say("%s: %v", at, err)
 		return
