@@ -33,7 +33,7 @@ func TestProblem_EveryKnownErrorHasAStatusACodeAndAHint(t *testing.T) {
 		{volume.ErrDiffers, 409, api.CodeConflict, "another name"},
 		{images.ErrNotFound, 404, api.CodeImageNotFound, ""},
 		{images.ErrInUse, 409, api.CodeInUse, ""},
-		{images.ErrUnauthorized, 502, api.CodeRegistry, "log in"},
+		{images.ErrUnauthorized, 502, api.CodeRegistry, "berth login"},
 		{images.ErrUnreachable, 502, api.CodeRegistry, "berth image load"},
 		{images.ErrReference, 422, api.CodeInvalid, ""},
 		{images.ErrAmbiguous, 422, api.CodeInvalid, "more of the id"},

@@ -60,6 +60,7 @@ func (a *Agent) routes(h huma.API, mux *http.ServeMux) {
 	a.readRoutes(h)
 	a.imageRoutes(h, mux)
 	a.registryRoutes(h)
+	a.systemRoutes(h)
 	a.resourceRoutes(h)
 	a.contentRoutes(h)
 	a.taskRoutes(h, mux)

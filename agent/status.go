@@ -96,6 +96,11 @@ func (a *Agent) apiTask(v view, t *store.Task) api.Task {
 			}
 		}
 	}
+	if r := v.revisions[t.Stack]; r != nil {
+		// What Portainer, Dockge and others find a project's files by.
+		out.Labels["com.docker.compose.project.config_files"] = strings.Join(r.Stack.Files, ",")
+		out.Labels["com.docker.compose.project.working_dir"] = r.Stack.Dir
+	}
 	for _, e := range t.Endpoints {
 		n := api.TaskNetwork{Network: e.Network, Aliases: e.Aliases}
 		if e.IPv4.IsValid() {

@@ -45,6 +45,7 @@
 //	POST   /v1/images/tag                    ImageTagRequest
 //	POST   /v1/images/digests                ImageDigestsRequest -> map of references at digests
 //	POST   /v1/registries/login              LoginRequest
+//	GET    /v1/system/df                     SystemUsage
 //	DELETE /v1/images?ref=&force=BOOL        ImageRemoved
 //	POST   /v1/images/prune?all=BOOL         ImageRemoved
 //	GET    /v1/volumes?stack=                []Volume
