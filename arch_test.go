@@ -30,10 +30,11 @@ func TestArch_Packages_ImportOnlyWhatTheyMay(t *testing.T) {
 		"secrets":    {"berth/crash"},
 		"dataplane":  {"berth/crash"},
 		"store":      {"berth/spec"},
-		"api":        {"berth/spec", "berth/images", "berth/crash"},
+		"build":      {"berth/spec", "berth/crash"},
+		"api":        {"berth/spec", "berth/images", "berth/build", "berth/crash"},
 		"crash":      nil,
 		"archive":    nil,
-		"cli":        {"berth/spec", "berth/images", "berth/api", "berth/crash"},
+		"cli":        {"berth/spec", "berth/images", "berth/build", "berth/api", "berth/crash"},
 	} {
 		t.Run(pkg, func(t *testing.T) {
 			own := "berth/" + pkg

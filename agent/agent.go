@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"berth/build"
 	"berth/images"
 	"berth/overlaynet"
 	"berth/runtime"
@@ -40,6 +41,7 @@ type Agent struct {
 	networks   Networks
 	secrets    Secrets
 	volumes    *volume.Store
+	builders   *build.Builders
 
 	loop    *loop
 	traffic *traffic
@@ -137,6 +139,9 @@ func (a *Agent) open(ctx context.Context) error {
 		return fmt.Errorf("find a container runtime: %w", err)
 	}
 	a.containers = ctrs
+	if err := a.openBuilders(); err != nil {
+		return err
+	}
 	return a.assemble()
 }
 
@@ -231,6 +236,9 @@ func (a *Agent) work(ctx context.Context, wg *sync.WaitGroup) {
 // Close frees what New opened. Containers go on.
 func (a *Agent) Close() error {
 	var errs []error
+	if a.builders != nil {
+		errs = append(errs, a.builders.Close())
+	}
 	if a.containers != nil {
 		errs = append(errs, a.containers.Close())
 	}

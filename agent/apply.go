@@ -189,6 +189,7 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, cur *store.S
 	}
 	st := &next.Stack
 	st.Services = maps.Clone(st.Services)
+	nameBuilt(st)
 	changing := changer(req, rev)
 	if rev != nil {
 		keepOthers(st, rev, req.Services, changing)
@@ -353,7 +354,7 @@ func (a *Agent) keepContents(st *spec.Stack, kind string, files map[string]spec.
 // pullAll resolves the image of every service that has no digest yet, pulling
 // where its policy asks for it. All failures are reported together.
 func (a *Agent) pullAll(ctx context.Context, req *api.ApplyRequest, next *store.Revision, report func(api.Progress)) error {
-	wants, errs := wantedImages(req, next)
+	wants, errs := a.wantedImages(req, next)
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
@@ -401,7 +402,7 @@ type wantedImage struct {
 
 // wantedImages are the images that have no digest yet: of services, and of
 // mounts of type image, which are pulled when they are missing.
-func wantedImages(req *api.ApplyRequest, next *store.Revision) ([]*wantedImage, *multierror.Error) {
+func (a *Agent) wantedImages(req *api.ApplyRequest, next *store.Revision) ([]*wantedImage, *multierror.Error) {
 	var out []*wantedImage
 	var errs *multierror.Error
 	add := func(w wantedImage, set func(string)) {
@@ -427,25 +428,38 @@ func wantedImages(req *api.ApplyRequest, next *store.Revision) ([]*wantedImage, 
 		if next.Digests[name] != "" {
 			continue
 		}
-		if s.Image == "" {
-			errs = multierror.Append(errs, noImage(&next.Stack, name))
-			continue
-		}
 		w := wantedImage{ref: s.Image, platform: s.Platform, policy: s.PullPolicy, path: "services." + name + ".image"}
 		if req.Pull != "" {
 			w.policy = req.Pull
+		}
+		if s.Build != nil { // the client has built or pulled it
+			if _, err := a.images.Resolve(s.Image); err != nil {
+				errs = multierror.Append(errs, notBuilt(&next.Stack, name))
+				continue
+			}
+			w.policy = string(images.PullNever)
 		}
 		add(w, func(digest string) { next.Digests[name] = digest })
 	}
 	return out, errs
 }
 
-// noImage is what a service that is only built meets.
-func noImage(st *spec.Stack, service string) error {
-	return placed(st, "services."+service, &api.Error{
+// nameBuilt names the images of services that are only built.
+func nameBuilt(st *spec.Stack) {
+	for name, s := range st.Services {
+		if s.Image == "" {
+			s.Image = st.ImageOf(name)
+			st.Services[name] = s
+		}
+	}
+}
+
+// notBuilt is what a service meets whose image is yet to be built.
+func notBuilt(st *spec.Stack, service string) error {
+	return placed(st, "services."+service+".build", &api.Error{
 		Status: http.StatusUnprocessableEntity, Code: api.CodeInvalid,
-		Detail: fmt.Sprintf("service %s has no image, only build", service),
-		Hint:   "build it elsewhere, `berth image load` it, and set image",
+		Detail: fmt.Sprintf("the image of service %s, %s, is not built yet", service, st.ImageOf(service)),
+		Hint:   "`berth build` builds it, and so does `berth up` without --no-build",
 	})
 }
 

@@ -92,6 +92,7 @@ func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revi
 	changing := changer(req, rev)
 	next = &store.Revision{Number: 1, Stack: offline.Stack, Digests: map[string]string{}}
 	next.Stack.Services = union(nil, req.Stack.Services)
+	nameBuilt(&next.Stack)
 	if rev != nil {
 		next.Number = cur.Newest + 1
 		keepOthers(&next.Stack, rev, req.Services, changing)
@@ -104,9 +105,6 @@ func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revi
 		if rev != nil && !changing(name) && rev.Digests[name] != "" {
 			next.Digests[name] = rev.Digests[name]
 			continue
-		}
-		if s.Image == "" {
-			return nil, nil, noImage(&next.Stack, name)
 		}
 		img, err := a.images.Resolve(s.Image)
 		if err != nil {

@@ -61,6 +61,7 @@ func (a *Agent) routes(h huma.API, mux *http.ServeMux) {
 	a.imageRoutes(h, mux)
 	a.registryRoutes(h)
 	a.systemRoutes(h)
+	a.buildRoutes(h, mux)
 	a.resourceRoutes(h)
 	a.contentRoutes(h)
 	a.taskRoutes(h, mux)

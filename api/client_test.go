@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"berth/build"
 	"berth/spec"
 )
 
@@ -309,6 +310,8 @@ func TestClient_Routes(t *testing.T) {
 		"Sync":           func() error { return c.Sync(ctx, "t", strings.NewReader("")) },
 		"SyncRemoved":    func() error { return c.SyncRemoved(ctx, "t", "/x") },
 		"Export":         func() error { return c.Export(ctx, "t", io.Discard) },
+		"Build":          func() error { return drain(c.Build(ctx, &build.Packing{})) },
+		"OfferSSH":       func() error { _, err := c.OfferSSH(ctx, "/none"); return err },
 		"Images":         func() error { _, err := c.Images(ctx); return err },
 		"InspectImage":   func() error { _, err := c.InspectImage(ctx, "r"); return err },
 		"PullImage":      func() error { return drain(c.PullImage(ctx, ImagePullRequest{})) },

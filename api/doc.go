@@ -48,6 +48,8 @@
 //	GET    /v1/system/df                     SystemUsage
 //	DELETE /v1/images?ref=&force=BOOL        ImageRemoved
 //	POST   /v1/images/prune?all=BOOL         ImageRemoved
+//	POST   /v1/build                         tar (package build) -> stream of Progress
+//	GET    /v1/build/ssh                     WebSocket, BuildSSH as first message
 //	GET    /v1/volumes?stack=                []Volume
 //	POST   /v1/volumes                       VolumeCreate -> Volume
 //	DELETE /v1/volumes/{name}?force=BOOL

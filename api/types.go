@@ -3,6 +3,7 @@ package api
 import (
 	"time"
 
+	"berth/build"
 	"berth/spec"
 )
 
@@ -117,14 +118,16 @@ type ActionRequest struct {
 // Progress is one line of a stream that reports work. Exactly one of the
 // pointers is set, or Error, or Done at the end.
 type Progress struct {
-	Pull    *PullProgress  `json:"pull,omitempty"`
-	Applied *Applied       `json:"applied,omitempty"`
-	Service *ServiceStatus `json:"service,omitempty"`
-	Task    *Task          `json:"task,omitempty"`    // a one-off task that was made
-	Message string         `json:"message,omitempty"` // "network shop_default removed"
-	Warning string         `json:"warning,omitempty"`
-	Error   *Error         `json:"error,omitempty"`
-	Done    *Done          `json:"done,omitempty"`
+	Pull    *PullProgress   `json:"pull,omitempty"`
+	Build   *build.Progress `json:"build,omitempty"`
+	Built   *build.Built    `json:"built,omitempty"`
+	Applied *Applied        `json:"applied,omitempty"`
+	Service *ServiceStatus  `json:"service,omitempty"`
+	Task    *Task           `json:"task,omitempty"`    // a one-off task that was made
+	Message string          `json:"message,omitempty"` // "network shop_default removed"
+	Warning string          `json:"warning,omitempty"`
+	Error   *Error          `json:"error,omitempty"`
+	Done    *Done           `json:"done,omitempty"`
 }
 
 // PullProgress of one layer, or of the image when Layer is empty.

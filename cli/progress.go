@@ -97,6 +97,10 @@ func (p *plainProgress) Handle(news api.Progress) {
 			text = row.text()
 		}
 		p.say(row.reference, text)
+	case news.Build != nil, news.Built != nil:
+		for _, line := range buildLines(news) {
+			fmt.Fprintln(p.screen, line)
+		}
 	case news.Warning != "":
 		fmt.Fprintln(p.screen, "warning: "+Escape(news.Warning))
 	case news.Message != "":

@@ -79,6 +79,8 @@ func (p *liveProgress) Handle(news api.Progress) {
 		p.board.service(*news.Service, now)
 	case news.Pull != nil:
 		p.board.pull(*news.Pull, now)
+	case news.Build != nil, news.Built != nil:
+		p.notes = append(p.notes, buildLines(news)...)
 	case news.Warning != "":
 		p.notes = append(p.notes, p.screen.Paint(Caution, "warning: "+Escape(news.Warning)))
 	case news.Message != "":

@@ -35,6 +35,24 @@ const conformance = "../testdata/conformance"
 // A script that this machine can't play says `[!thing] skip 'what is missing'`.
 func TestConformance(t *testing.T) {
 	testbed.NeedKernel(t)
+	playConformance(t, "*", "buildah")
+}
+
+// TestConformance_BuildKit plays the scripts about builds once more, with
+// BuildKit instead of buildah.
+func TestConformance_BuildKit(t *testing.T) {
+	testbed.NeedKernel(t)
+	t.Setenv("PATH", testbed.BuildKit(t)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	playConformance(t, "build-*", "buildkit")
+}
+
+// playConformance plays the scripts whose names match, on an agent that builds
+// with builder.
+func playConformance(t *testing.T, which, builder string) {
+	scripts, err := filepath.Glob(filepath.Join(conformance, which+".txtar"))
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts %s: %v", which, err)
+	}
 	journal := filepath.Join(t.TempDir(), "journal")
 	m := newMachine(t, "labels: {disk: ssd}", "journal: "+journal)
 	m.must(t, "ls") // starts the agent
@@ -46,12 +64,17 @@ func TestConformance(t *testing.T) {
 		}
 	})
 	testscript.RunT(c, testscript.Params{
-		Dir: conformance,
+		Files: scripts,
 		Setup: func(env *testscript.Env) error {
 			env.Vars = append(env.Vars, "JOURNAL="+journal)
 			return m.script(t, env)
 		},
-		Condition: capability,
+		Condition: func(name string) (bool, error) {
+			if name == "buildah" || name == "buildkit" {
+				return name == builder, nil
+			}
+			return capability(name)
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"berth": func(ts *testscript.TestScript, neg bool, args []string) {
 				switch err := ts.Exec("berth", args...); {

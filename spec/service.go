@@ -40,9 +40,7 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 	out.Readiness, out.Liveness = ext.readiness, ext.liveness
 	out.MinReady, out.Drain, out.ProgressDeadline = ext.minReady, ext.drain, ext.deadline
 	l.watch(&out, ext.watched)
-	if s.Build != nil {
-		out.Build = &Build{Context: s.Build.Context, Dockerfile: s.Build.Dockerfile, Target: s.Build.Target}
-	}
+	out.Build = build(s.Build)
 	for _, c := range s.Configs {
 		out.Configs = append(out.Configs, fileMount(types.FileReferenceConfig(c), "/"))
 	}

@@ -151,13 +151,6 @@ type Service struct {
 	PerReplica bool `json:"per_replica,omitempty" class:"ignored"`
 }
 
-// Build is what is needed to say that a service wants building.
-type Build struct {
-	Context    string `json:"context"`
-	Dockerfile string `json:"dockerfile,omitempty"`
-	Target     string `json:"target,omitempty"`
-}
-
 // Mount types.
 const (
 	MountVolume = "volume"

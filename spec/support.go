@@ -106,14 +106,19 @@ var table = []group{
 		ignored: true, hint: "limits are honoured: resources.limits; of reservations memory and cpus",
 	},
 
+	{under: "services.*.build", names: `. additional_contexts additional_contexts.* args args.* cache_from cache_to context
+		dockerfile dockerfile_inline entitlements extra_hosts extra_hosts.* labels labels.* no_cache no_cache_filter
+		platforms privileged provenance pull sbom secrets secrets.[].source secrets.[].target shm_size ssh ssh.* tags
+		target ulimits ulimits.* ulimits.*.hard ulimits.*.soft`},
 	{
-		under: "services.*.build", names: `. additional_contexts additional_contexts.* args args.* cache_from cache_to context
-			dockerfile dockerfile_inline entitlements extra_hosts extra_hosts.* isolation labels labels.* network no_cache
-			no_cache_filter platforms privileged provenance pull sbom secrets secrets.[].gid secrets.[].mode
-			secrets.[].source secrets.[].target secrets.[].uid shm_size ssh ssh.* tags target ulimits ulimits.*
-			ulimits.*.hard ulimits.*.soft`,
-		ignored: true, hint: "build the image elsewhere and name it with image, or bring it in with `berth image load`",
+		under: "services.*.build", names: "network", values: []string{"default", "host", "none", ""},
+		hint: "builders know default, host and none",
 	},
+	{
+		under: "services.*.build", names: "secrets.[].gid secrets.[].mode secrets.[].uid", ignored: true,
+		hint: "write them in the Dockerfile: RUN --mount=type=secret,id=NAME,uid=1000,mode=0400",
+	},
+	{under: "services.*.build", names: "isolation", ignored: true, hint: "remove it: it is for Windows"},
 	{under: "services.*.develop", names: `. watch watch.[].action watch.[].exec watch.[].exec.command
 		watch.[].exec.environment watch.[].exec.environment.* watch.[].exec.privileged watch.[].exec.user
 		watch.[].exec.working_dir watch.[].ignore watch.[].include watch.[].initial_sync watch.[].path

@@ -140,7 +140,7 @@ Global flags may stand before or after the command.` + exitStatus(
 	add(groupStack, newUp(a), newDown(a), newPlan(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a), newPull(a),
 		newRollout(a), newCanary(a), newRollback(a), newScale(a), newRun(a))
 	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newAttach(a), newEvents(a), newStats(a), newInspect(a))
-	add(groupStack, newPush(a), newStack(a))
+	add(groupStack, newBuild(a), newPush(a), newStack(a))
 	add(groupLook, newImages(a))
 	add(groupStack, newCreate(a), newPause(a), newUnpause(a), newWait(a), newWatch(a))
 	add(groupLook, newTop(a), newPort(a), newCp(a), newExport(a))

@@ -25,6 +25,7 @@ type upOptions struct {
 	waitTimeout                 int
 	forceRecreate, noRecreate   bool
 	noStart, removeOrphans      bool
+	build, noBuild              bool
 	renewVolumes, noDeps        bool
 	quietPull                   bool
 	pull                        string
@@ -90,6 +91,7 @@ by now, nothing is done and what moved is told.` + exitStatus(
 	f.IntVar(&o.waitTimeout, "wait-timeout", 0, "`SECONDS` to wait at most (default: as long as the agent's deadlines allow)")
 	f.BoolVar(&o.forceRecreate, "force-recreate", false, "replace tasks that have not changed, too")
 	f.BoolVar(&o.noRecreate, "no-recreate", false, "leave existing tasks alone, even if they changed")
+	addBuildFlags(f, &o.build, &o.noBuild)
 	f.BoolVar(&o.noStart, "no-start", false, "create, but do not start")
 	f.BoolVar(&o.removeOrphans, "remove-orphans", environBool("COMPOSE_REMOVE_ORPHANS"), "remove services that the file no longer has")
 	f.BoolVarP(&o.renewVolumes, "renew-anon-volumes", "V", false, "give new tasks new anonymous volumes")
@@ -169,6 +171,13 @@ func (a *app) up(ctx context.Context, o upOptions, services []string) error {
 	}
 	client, err := a.agent(ctx)
 	if err != nil {
+		return err
+	}
+	when, err := buildWhen(o.build, o.noBuild)
+	if err != nil {
+		return err
+	}
+	if err := a.ensureBuilt(ctx, client, &req.Stack, when, o.pull, false); err != nil {
 		return err
 	}
 	r := &rollout{app: a, client: client, request: req, options: o, named: services, began: time.Now()}
