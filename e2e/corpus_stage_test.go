@@ -32,7 +32,7 @@ const standin = "berth-testbed/standin"
 //	entrypoint          the stand-in, which ignores the command; jobs that others wait for end with 0
 //	healthcheck.test    the stand-in's answer, also for the image's own where another waits for it
 //	user, group_add     a number for a name: names stand in the image
-//	platform, runtime, gpus, devices
+//	platform, runtime, gpus, devices, placement on nodes by name or label
 //	                    left out or /dev/null: of this machine
 //	volumes             what is outside of the stack's folder comes from a folder of the test; drivers
 //	                    but local, and the size of a local volume, which needs a file system with quotas
@@ -216,8 +216,17 @@ func (s *staged) service(name string, svc types.ServiceConfig) map[string]any {
 	if svc.Gpus != nil {
 		replace("gpus", reset())
 	}
-	if svc.Deploy != nil && svc.Deploy.Resources.Reservations != nil && svc.Deploy.Resources.Reservations.Devices != nil {
-		replace("deploy", map[string]any{"resources": map[string]any{"reservations": map[string]any{"devices": reset()}}})
+	if d := svc.Deploy; d != nil {
+		deploy := map[string]any{}
+		if d.Resources.Reservations != nil && d.Resources.Reservations.Devices != nil {
+			deploy["resources"] = map[string]any{"reservations": map[string]any{"devices": reset()}}
+		}
+		if slices.ContainsFunc(d.Placement.Constraints, func(c string) bool { return !strings.Contains(c, "node.role") }) {
+			deploy["placement"] = map[string]any{"constraints": reset()}
+		}
+		if len(deploy) > 0 {
+			replace("deploy", deploy)
+		}
 	}
 	if missing(svc.Devices) {
 		var list []string
