@@ -46,7 +46,7 @@ func (l *loading) discover() inputs {
 		in.projectDir = l.abs(o.ProjectDir)
 	}
 	for _, f := range o.Files {
-		in.files = append(in.files, l.abs(f))
+		in.addFile(l, f)
 	}
 	envFiles := o.EnvFiles
 	if len(envFiles) == 0 && in.environ["COMPOSE_ENV_FILES"] != "" {
@@ -73,6 +73,20 @@ func (l *loading) discover() inputs {
 	}
 	l.chooseName(&in)
 	return in
+}
+
+// addFile adds a file that the user names; a remote one is fetched.
+func (in *inputs) addFile(l *loading, file string) {
+	if !l.remote(file) {
+		in.files = append(in.files, l.abs(file))
+		return
+	}
+	path, err := l.fetch(file)
+	if err != nil {
+		l.add(Diagnostic{Severity: Error, Message: err.Error(), Hint: "check the address, and that you may read it"})
+		return
+	}
+	in.files = append(in.files, path)
 }
 
 func (l *loading) abs(path string) string {
@@ -106,7 +120,7 @@ func (l *loading) findFiles(in *inputs) {
 			sep = string(os.PathListSeparator)
 		}
 		for f := range strings.SplitSeq(list, sep) {
-			in.files = append(in.files, l.abs(f))
+			in.addFile(l, f)
 		}
 		return
 	}
@@ -255,7 +269,13 @@ func (l *loading) chooseName(in *inputs) {
 		in.name, in.named = in.environ["COMPOSE_PROJECT_NAME"], true
 		from = "COMPOSE_PROJECT_NAME"
 	default:
-		in.name = loader.NormalizeProjectName(filepath.Base(in.projectDir))
+		folder := filepath.Base(in.projectDir)
+		if len(in.files) > 0 && l.o.ProjectDir == "" {
+			if name, ok := l.remoteName(in.files[0]); ok {
+				folder = name
+			}
+		}
+		in.name = loader.NormalizeProjectName(folder)
 		if len(in.name) > maxName {
 			in.name = strings.TrimRight(in.name[:maxName], "-_")
 		}

@@ -54,6 +54,11 @@ type Options struct {
 	// Cache is a folder where Load remembers which files it found valid, so
 	// that it is quicker with them the next time; "" remembers nothing.
 	Cache string
+	// Fetch gives the local file of a remote one, named with -f, under include
+	// or in extends. Remote says what is one. Without them only local files
+	// can be read.
+	Fetch  func(ctx context.Context, ref string) (string, error)
+	Remote func(path string) bool
 	// Stdin is read for a file named "-".
 	Stdin []byte
 }
@@ -95,7 +100,8 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 		return nil, fmt.Errorf("look into folder %s: it is a file", dir)
 	}
 	filterLoaderWarnings()
-	l := &loading{o: o, dir: dir, bySource: map[string]*source{}, extended: map[string]extended{}}
+	l := &loading{o: o, dir: dir, bySource: map[string]*source{}, extended: map[string]extended{}, fetched: map[string]string{}}
+	l.ctx = ctx
 	l.run(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("load Compose files: %w", err)
@@ -134,6 +140,10 @@ type loading struct {
 	ignored Diagnostics
 	resets  []string // paths that a file removes with !reset
 
+	ctx context.Context //nolint:containedctx // lives as long as one Load
+	// fetched are the local files of remote ones, both ways.
+	fetched map[string]string
+
 	// extended is what the extension keys of each service say.
 	extended map[string]extended
 
@@ -146,8 +156,13 @@ type loading struct {
 	key   string
 }
 
-func (l *loading) add(d ...Diagnostic)     { l.diags = append(l.diags, d...) }
-func (l *loading) show(path string) string { return showPath(l.dir, path) }
+func (l *loading) add(d ...Diagnostic) { l.diags = append(l.diags, d...) }
+func (l *loading) show(path string) string {
+	if ref, ok := l.fetched[path]; ok {
+		return ref
+	}
+	return showPath(l.dir, path)
+}
 
 // fail reports a whole file that cannot be used.
 func (l *loading) fail(shown string, err error, hint string) {
@@ -161,7 +176,7 @@ func (l *loading) fail(shown string, err error, hint string) {
 
 func (l *loading) run(ctx context.Context) {
 	l.in = l.discover()
-	if len(l.in.files) == 0 {
+	if len(l.in.files) == 0 && !l.diags.Errors() {
 		l.add(Diagnostic{
 			Severity: Error,
 			Message:  fmt.Sprintf("no Compose file in %s or above it", l.dir),
@@ -253,6 +268,7 @@ func (l *loading) compose(ctx context.Context) (err error) {
 		o.SkipConsistencyCheck = true
 		o.SkipResolveEnvironment = true
 		o.SkipResolveLabels = true
+		o.ResourceLoaders = append(o.ResourceLoaders, fetcher{l})
 		o.Interpolate.Substitute = substitute
 		o.Interpolate.TypeCastMapping = l.casts(o.Interpolate.TypeCastMapping)
 	}

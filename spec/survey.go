@@ -142,11 +142,6 @@ func below(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// remote says that a path names something that is not a local file.
-func remote(path string) bool {
-	return strings.Contains(path, "://") || strings.HasPrefix(path, "git@") || strings.HasPrefix(path, "oci:")
-}
-
 func (s *surveyor) includes(u *unit) {
 	for _, doc := range u.src.docs {
 		if len(doc.Content) == 0 {
@@ -176,7 +171,10 @@ func (s *surveyor) include(u *unit, item *yaml.Node) {
 		if pathNode.Kind == yaml.SequenceNode && i < len(pathNode.Content) {
 			at = pathNode.Content[i]
 		}
-		path := below(u.dir, p)
+		path, ok := s.local(u, at, p, "include")
+		if !ok {
+			continue
+		}
 		if i == 0 {
 			dir = filepath.Dir(path)
 			if n := get(item, "project_directory"); n != nil {
@@ -238,14 +236,23 @@ func (s *surveyor) includeEnv(u *unit, item *yaml.Node, dir string) lookup {
 	return env
 }
 
+// local is the path of a file that another one names; a remote one is
+// fetched. false: it cannot be, which is reported.
+func (s *surveyor) local(u *unit, at *yaml.Node, written, what string) (string, bool) {
+	if !s.remote(written) {
+		return below(u.dir, written), true
+	}
+	path, err := s.fetch(written)
+	if err != nil {
+		s.add(u.src.node(Error, at, what, what+": "+err.Error(), "check the address, and that you may read it"))
+		return "", false
+	}
+	return path, true
+}
+
 // open reads a file that another one names, once. What is in progress is not
 // read again: the loader reports the cycle.
 func (s *surveyor) open(u *unit, at *yaml.Node, written, path, what string) *source {
-	if remote(written) {
-		s.suspects = append(s.suspects, u.src.node(Error, at, what, what+" of "+written+": only local files can be read",
-			"fetch it and name the local file"))
-		return nil
-	}
 	key := what + " " + u.only + " " + path
 	if s.seen[key] {
 		return nil
@@ -319,7 +326,10 @@ func (s *surveyor) extend(u *unit, name string, ext *yaml.Node) {
 		if !ok {
 			return
 		}
-		path := below(u.dir, written)
+		path, ok := s.local(u, file, written, "extends")
+		if !ok {
+			return
+		}
 		if src := s.open(&unit{src: u.src, only: as + " " + ref}, file, written, path, "extends"); src != nil {
 			s.file(&unit{src: src, env: u.env, dir: filepath.Dir(path), only: ref, as: as})
 			from = src

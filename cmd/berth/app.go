@@ -13,6 +13,7 @@ import (
 
 	"berth/api"
 	"berth/cli"
+	"berth/remote"
 	"berth/spec"
 )
 
@@ -116,6 +117,7 @@ func (a *app) options() (spec.Options, error) {
 	if dir, err := os.UserCacheDir(); err == nil {
 		o.Cache = filepath.Join(dir, "berth")
 	}
+	o.Remote, o.Fetch = remote.Is, a.fetch
 	for _, file := range o.Files {
 		if file == "-" && o.Stdin == nil {
 			text, err := io.ReadAll(a.stdin)
@@ -126,6 +128,15 @@ func (a *app) options() (spec.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// fetch gives the local file of a remote Compose file, and says that it asks.
+func (a *app) fetch(ctx context.Context, ref string) (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", hinted{fmt.Errorf("fetch a remote Compose file: %w", err), "set HOME or XDG_CACHE_HOME"}
+	}
+	return remote.Fetcher{Cache: filepath.Join(dir, "berth", "remote")}.File(ctx, ref)
 }
 
 // load loads the stack, limited to services if there are any. Warnings are

@@ -138,7 +138,7 @@ Global flags may stand before or after the command.` + exitStatus(
 		}
 	}
 	add(groupStack, newUp(a), newDown(a), newPlan(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a), newPull(a),
-		newRollout(a), newCanary(a), newRollback(a), newScale(a), newRun(a))
+		newRollout(a), newCanary(a), newRollback(a), newScale(a), newRun(a), newPublish(a))
 	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newAttach(a), newEvents(a), newStats(a), newInspect(a))
 	add(groupStack, newBuild(a), newPush(a), newStack(a))
 	add(groupLook, newImages(a))
