@@ -344,7 +344,7 @@ func TestUp_WhatCanNotWork_IsOneProblemWithItsPlace_AndNothingChanges(t *testing
 		{"registry down", api.CodeRegistry, func(b *bench, _ *spec.Stack) { b.calls.fail("pull db:1", images.ErrUnreachable) }, 21, "unreachable"},
 		{"only build", api.CodeInvalid, func(_ *bench, st *spec.Stack) {
 			set(st, "db", func(s *spec.Service) { s.Image, s.Build = "", &spec.Build{Context: "."} })
-		}, 20, "has no image, only build"},
+		}, 20, "the image of service db, shop-db, is not built yet"},
 		{"external network", api.CodeInvalid, func(_ *bench, st *spec.Stack) {
 			st.Networks["proxy"] = spec.Network{Key: "proxy", Name: "proxy", External: true}
 			st.Positions["networks.proxy"] = spec.Position{File: "x", Line: 99}

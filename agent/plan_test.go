@@ -170,7 +170,6 @@ func TestPlan_WhatUpWouldRefuse_IsRefused(t *testing.T) {
 			{api.ApplyRequest{Stack: rich(), Scale: map[string]int{"wbe": 1}}, api.CodeInvalid},
 			{api.ApplyRequest{Stack: stackOf("Shop!")}, api.CodeInvalid},
 			{api.ApplyRequest{Stack: stackOf("new", service("web", "none:1", func(s *spec.Service) { s.PullPolicy = "never" }))}, api.CodeImageNotFound},
-			{api.ApplyRequest{Stack: stackOf("new", service("web", ""))}, api.CodeInvalid},
 		} {
 			if _, err := b.plan(&c.req); err == nil || problem(err).Code != c.code {
 				t.Errorf("%v: %v, want %s", c.req.Stack.Name, err, c.code)
