@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"berth/api"
@@ -19,6 +21,9 @@ const (
 	labelStack     = "com.docker.compose.project"
 	labelVolume    = "com.docker.compose.volume"
 	labelAnonymous = "sh.berth.anonymous"
+	// labelAdopted marks a volume that shows a folder of somebody else's: a
+	// stack takes it as it is.
+	labelAdopted = "sh.berth.adopted"
 )
 
 // ensureVolume makes the volume if it is missing. key is its key in the file,
@@ -42,7 +47,11 @@ func (a *Agent) ensureVolume(st *spec.Stack, key, name string, t *store.Task, fu
 		labels[labelStack], labels[labelAnonymous] = t.Stack, "true"
 		return a.volumes.Create(name, labels, nil)
 	}
+	if v, err := a.volumes.Get(name); err == nil && v.Labels[labelAdopted] != "" {
+		return v, nil
+	}
 	maps.Copy(labels, st.Volumes[key].Labels)
+	delete(labels, labelAdopted)
 	labels[labelStack], labels[labelVolume] = t.Stack, key
 	return a.volumes.Create(name, labels, st.Volumes[key].DriverOpts)
 }
@@ -106,10 +115,22 @@ func (a *Agent) createVolume(req *api.VolumeCreate) (api.Volume, error) {
 		return api.Volume{}, invalid("volume driver %q is not supported; use local", req.Driver)
 	}
 	labels := maps.Clone(req.Labels)
-	for _, own := range []string{labelStack, labelVolume, labelAnonymous} {
+	for _, own := range []string{labelStack, labelVolume, labelAnonymous, labelAdopted} {
 		delete(labels, own) // they say which stack may delete it
 	}
-	v, err := a.volumes.Create(req.Name, labels, req.Options)
+	options := req.Options
+	if req.Adopt != "" {
+		info, err := os.Stat(req.Adopt)
+		if err != nil || !info.IsDir() || !filepath.IsAbs(req.Adopt) {
+			return api.Volume{}, invalid("volume %s: %s is no folder of this machine", req.Name, req.Adopt)
+		}
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[labelAdopted] = req.Adopt
+		options = map[string]string{"type": "none", "o": "bind", "device": req.Adopt}
+	}
+	v, err := a.volumes.Create(req.Name, labels, options)
 	if err != nil {
 		return api.Volume{}, err
 	}

@@ -503,6 +503,9 @@ type VolumeCreate struct {
 	Driver  string            `json:"driver,omitempty"`
 	Options map[string]string `json:"options,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
+	// Adopt is a folder of somebody else's, such as a volume of Docker's, that
+	// the volume shows; it is never deleted.
+	Adopt string `json:"adopt,omitempty"`
 }
 
 // Network is a network of this machine.

@@ -64,7 +64,7 @@ func environBool(name string) bool {
 
 // dryRuns are the commands that --dry-run has a meaning for. Any other that
 // changes something refuses it: nothing may be done that was to be shown.
-var dryRuns = map[string]bool{"up": true, "create": true, "pull": true, "plan": true}
+var dryRuns = map[string]bool{"up": true, "create": true, "pull": true, "plan": true, "adopt": true}
 
 // checkDryRun refuses --dry-run where it would not be heeded.
 func (g *globals) checkDryRun(cmd *cobra.Command) error {
@@ -148,7 +148,7 @@ Global flags may stand before or after the command.` + exitStatus(
 	add(groupThings, newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a), newSecret(a), newConfigs(a))
 	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))
 
-	add(groupHost, newSystem(a))
+	add(groupHost, newSystem(a), newAdopt(a))
 
 	root.SetCompletionCommandGroupID(groupHost)
 	root.SetHelpCommandGroupID(groupHost)
