@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,6 +33,7 @@ const standin = "berth-testbed/standin"
 //	entrypoint          the stand-in, which ignores the command; jobs that others wait for end with 0
 //	healthcheck.test    the stand-in's answer, also for the image's own where another waits for it
 //	user, group_add     a number for a name: names stand in the image
+//	dns                 where it is no address: a line to be filled in
 //	platform, runtime, gpus, devices, placement on nodes by name or label
 //	                    left out or /dev/null: of this machine
 //	volumes             what is outside of the stack's folder comes from a folder of the test; drivers
@@ -209,6 +211,9 @@ func (s *staged) service(name string, svc types.ServiceConfig) map[string]any {
 	}
 	if svc.Platform != "" && !strings.HasPrefix(svc.Platform, "linux/"+runtime.GOARCH) {
 		replace("platform", reset())
+	}
+	if slices.ContainsFunc(svc.DNS, func(a string) bool { return net.ParseIP(a) == nil }) {
+		replace("dns", override([]string{"192.0.2.53"}))
 	}
 	if svc.Runtime != "" {
 		replace("runtime", reset())

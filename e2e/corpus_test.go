@@ -13,7 +13,7 @@ import (
 
 var (
 	corpusSeed   = flag.Uint64("corpus.seed", 1, "which of the real stacks are brought up")
-	corpusStacks = flag.Int("corpus.stacks", 12, "how many of the real stacks are brought up")
+	corpusStacks = flag.Int("corpus.stacks", 20, "how many of the real stacks are brought up")
 	corpusOnly   = flag.String("corpus.only", "", "the one stack to bring up")
 )
 
