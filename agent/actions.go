@@ -290,6 +290,9 @@ func (a *Agent) removeStack(ctx context.Context, name string) error {
 		return err
 	}
 	crash.At("stack.forgotten")
+	if err := a.removeShared(ctx); err != nil {
+		return err
+	}
 	if s.Removing.Images != "" {
 		a.removeStackImages(r, s.Removing.Images)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -105,6 +104,9 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 			a.loop.settle(ctx) // or the old verdict would be taken for the new
 		}
 		return &api.Applied{Stack: st.Name, Revision: rev.Number}, nil
+	}
+	if err := checkFolder(req, rev, next); err != nil {
+		return nil, err
 	}
 	if err := a.checkStack(next); err != nil {
 		return nil, err
@@ -528,61 +530,6 @@ func sameRevision(x, y *store.Revision) bool {
 	return bytes.Equal(encoded(bare(x.Stack)), encoded(bare(y.Stack)))
 }
 
-// checkStack finds what can't work before anything is changed.
-func (a *Agent) checkStack(r *store.Revision) error {
-	var errs *multierror.Error
-	fail := func(path, format string, args ...any) {
-		errs = multierror.Append(errs, placed(&r.Stack, path, invalid(format, args...)))
-	}
-	v := a.w.view()
-	for _, key := range sortedKeys(r.Stack.Networks) {
-		n := r.Stack.Networks[key]
-		if n.External && v.networks[n.Name] == nil {
-			fail("networks."+key, "network %s is external and does not exist; make it with `berth network create %s`", n.Name, n.Name)
-		}
-	}
-	for _, key := range sortedKeys(r.Stack.Volumes) {
-		vol := r.Stack.Volumes[key]
-		if vol.External && !a.volumeExists(vol.Name) {
-			fail("volumes."+key, "volume %s is external and does not exist; make it with `berth volume create %s`", vol.Name, vol.Name)
-		}
-	}
-	for _, name := range sortedKeys(r.Stack.Services) {
-		svc := r.Stack.Services[name]
-		for _, d := range svc.DependsOn {
-			dep, ok := r.Stack.Services[d.Service]
-			if !ok || d.Condition != spec.DependsHealthy || dep.Replicas == 0 || r.Digests[d.Service] == "" {
-				continue // a plan does not know images that are not here yet
-			}
-			if dep.Readiness == nil && a.healthcheck(&store.Task{Digest: r.Digests[d.Service], Spec: dep}) == nil {
-				fail("services."+name+".depends_on."+d.Service, "service %s waits for %s to be healthy, but %s has no healthcheck or x-readiness", name, d.Service, d.Service)
-			}
-		}
-		checkMounts(v, r, &svc, fail)
-		if parent, ok := strings.CutPrefix(svc.NetworkMode, "container:"); ok {
-			fail("services."+name+".network_mode", "network_mode container:%s names a container of another engine; use service:NAME", parent)
-		}
-	}
-	return errs.ErrorOrNil()
-}
-
-// checkMounts finds binds and containers that are not there.
-func checkMounts(v view, r *store.Revision, svc *spec.Service, fail func(path, format string, args ...any)) {
-	for _, m := range svc.Mounts {
-		if m.Type != spec.MountBind || m.CreateHostPath {
-			continue
-		}
-		if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
-			fail("services."+svc.Name+".mounts."+m.Target, "bind source %s does not exist; create it, or set create_host_path", m.Source)
-		}
-	}
-	for i, from := range svc.VolumesFrom {
-		if c, _, ok := spec.VolumesFromContainer(from); ok && containerNamed(v.tasks, c) == nil && !willBeNamed(r, c) {
-			fail(fmt.Sprintf("services.%s.volumes_from.%d", svc.Name, i), "no container %s runs; start its stack first, or name a service", c)
-		}
-	}
-}
-
 // commitRevision makes the revision the wanted one and begins its rollout, with
 // the networks and virtual addresses that it needs, in one transaction.
 func (a *Agent) commitRevision(req *api.ApplyRequest, s, cur *store.Stack, rev, next *store.Revision) error {
@@ -610,7 +557,7 @@ func (a *Agent) commitRevision(req *api.ApplyRequest, s, cur *store.Stack, rev, 
 func (a *Agent) resources(c *change, s *store.Stack, r *store.Revision) error {
 	for _, key := range sortedKeys(r.Stack.Networks) {
 		n := r.Stack.Networks[key]
-		if n.External || !usedNetwork(&r.Stack, key) {
+		if !ours(n) || !usedNetwork(&r.Stack, key) || n.External && c.network(n.Name) != nil {
 			continue
 		}
 		if err := a.recordNetwork(c, s.Name, n); err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
+	"github.com/miekg/dns"
 
 	"berth/images"
 	"berth/runtime"
@@ -250,6 +251,19 @@ func (a *Agent) hosts(t *store.Task, hostname string) string {
 	return b.String()
 }
 
+// maxServers is how many name servers the C library asks (MAXNS, resolver(3)).
+// Each of the gateways knows all names.
+const maxServers = 3
+
+// hostSearch are the domains in which the host looks for names.
+func hostSearch() []string {
+	conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
+	if err != nil {
+		return nil
+	}
+	return conf.Search
+}
+
 // resolvConf is the content of /etc/resolv.conf: the gateways of its networks,
 // or what the file or the host says.
 func (a *Agent) resolvConf(t *store.Task) string {
@@ -259,18 +273,25 @@ func (a *Agent) resolvConf(t *store.Task) string {
 			return string(data)
 		}
 	}
-	if len(t.Spec.DNSSearch) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(t.Spec.DNSSearch, " "))
+	// A dot alone means none, as in Docker; a silent file has the host's.
+	search := t.Spec.DNSSearch
+	if len(search) == 0 {
+		search = hostSearch()
+	}
+	if len(search) > 0 && !slices.Equal(search, []string{"."}) {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	}
 	a.w.mu.RLock()
-	for _, e := range t.Endpoints {
+	for _, e := range t.Endpoints[:min(len(t.Endpoints), maxServers)] {
 		if n := a.w.networks[e.Network]; n != nil {
 			fmt.Fprintf(&b, "nameserver %s\n", n.Gateway4)
 		}
 	}
 	a.w.mu.RUnlock()
 	for _, d := range t.Spec.DNS {
-		fmt.Fprintf(&b, "nameserver %s\n", d)
+		if len(t.Endpoints) == 0 { // else the gateways ask these
+			fmt.Fprintf(&b, "nameserver %s\n", d)
+		}
 	}
 	options := slices.Clone(t.Spec.DNSOptions)
 	if !slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {

@@ -191,6 +191,7 @@ func (a *Agent) endpoints(t *store.Task) []overlaynet.Endpoint {
 		}
 		out = append(out, overlaynet.Endpoint{
 			NetworkID: n.ID, Addr4: e.IPv4, Addr6: e.IPv6, MAC: e.MAC, Ifname: e.Ifname, DefaultRoute: e.Default,
+			LinkLocal: e.LinkLocal, Sysctls: e.Sysctls,
 		})
 	}
 	return out

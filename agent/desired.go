@@ -193,7 +193,7 @@ func (a *Agent) desired(v view, s *store.Stack, r *store.Revision) reconciler.St
 	}
 	back := out.Rollout != nil && out.Rollout.State >= reconciler.RollingBack
 	for _, n := range r.Stack.Networks {
-		if !n.External {
+		if ours(n) {
 			out.Networks = append(out.Networks, n.Name)
 		}
 	}
@@ -335,11 +335,14 @@ func (a *Agent) observed(v view, s *store.Stack, r *store.Revision) reconciler.O
 		o.Tasks = append(o.Tasks, seen)
 	}
 	for name, n := range v.networks {
-		if n.Stack != s.Name {
+		if n.Stack != s.Name && name != spec.MachineBridge {
 			continue
 		}
 		if a.ensured.has(n) {
 			o.Networks[name] = true
+		}
+		if n.Stack != s.Name {
+			continue
 		}
 		if !wants(r, name) && !used[name] {
 			o.Idle = append(o.Idle, name)

@@ -26,10 +26,14 @@ type namespace struct {
 	ptr   map[netip.Addr]string
 	// elsewhere are the other networks of those that are on several.
 	elsewhere map[netip.Addr][]string
+	clients   map[netip.Addr]dataplane.Client
 }
 
 func newNamespace(n *store.Network) *namespace {
-	return &namespace{rec: n, names: map[string]dataplane.Name{}, ptr: map[netip.Addr]string{}, elsewhere: map[netip.Addr][]string{}}
+	return &namespace{
+		rec: n, names: map[string]dataplane.Name{}, ptr: map[netip.Addr]string{}, elsewhere: map[netip.Addr][]string{},
+		clients: map[netip.Addr]dataplane.Client{},
+	}
 }
 
 func (n *namespace) add(name string, ttl uint32, addrs ...netip.Addr) {
@@ -52,8 +56,17 @@ func (n *namespace) add(name string, ttl uint32, addrs ...netip.Addr) {
 // service gives a service's names its virtual addresses: its own name, its
 // aliases on this network, and container_name.
 func (n *namespace) service(r *store.Revision, s *spec.Service, vip *store.VIP) {
-	n.add(s.Name, ttlVIP, vip.IPv4, vip.IPv6)
+	for _, a := range s.Networks {
+		if r.Stack.Networks[a.Network].Name != n.rec.Name {
+			continue
+		}
+		if a.NoServiceName {
+			break
+		}
+		n.add(s.Name, ttlVIP, vip.IPv4, vip.IPv6)
+	}
 	n.add(s.ContainerName, ttlVIP, vip.IPv4, vip.IPv6)
+	n.add(s.Hostname, ttlVIP, vip.IPv4, vip.IPv6)
 	for _, a := range s.Networks {
 		if r.Stack.Networks[a.Network].Name != n.rec.Name {
 			continue
@@ -79,6 +92,7 @@ func (n *namespace) task(t *store.Task, e store.Endpoint, hasVIP bool) {
 			n.ptr[addr] = t.Name() + "." + n.rec.Name
 		}
 	}
+	n.client(t, e)
 	if !t.Rotation {
 		return
 	}
@@ -86,8 +100,11 @@ func (n *namespace) task(t *store.Task, e store.Endpoint, hasVIP bool) {
 	if hasVIP {
 		return
 	}
-	for _, name := range append([]string{t.Service, t.Spec.ContainerName}, e.Aliases...) {
+	for _, name := range append([]string{t.Spec.ContainerName, t.Spec.Hostname}, e.Aliases...) {
 		n.add(name, ttlTask, e.IPv4, e.IPv6)
+	}
+	if !e.NoServiceName {
+		n.add(t.Service, ttlTask, e.IPv4, e.IPv6)
 	}
 }
 
@@ -106,8 +123,40 @@ func (n *namespace) alsoOn(all map[string]*namespace, t *store.Task, e store.End
 	}
 }
 
+// client notes what t alone has of names: links and its own name servers.
+func (n *namespace) client(t *store.Task, e store.Endpoint) {
+	c := dataplane.Client{}
+	for _, link := range slices.Concat(t.Spec.Links, t.Spec.ExternalLinks) {
+		target, alias, found := strings.Cut(link, ":")
+		if !found {
+			continue // its own name is known as it is
+		}
+		if c.Links == nil {
+			c.Links = map[string]string{}
+		}
+		c.Links[strings.ToLower(alias)] = strings.ToLower(target)
+	}
+	for _, server := range t.Spec.DNS {
+		if a, err := netip.ParseAddr(server); err == nil {
+			c.Upstreams = append(c.Upstreams, netip.AddrPortFrom(a, dnsPort))
+		}
+	}
+	if c.Links == nil && c.Upstreams == nil {
+		return
+	}
+	for _, addr := range []netip.Addr{e.IPv4, e.IPv6} {
+		if addr.IsValid() {
+			n.clients[addr] = c
+		}
+	}
+}
+
+const dnsPort = 53
+
 func (n *namespace) network() dataplane.Network {
-	out := dataplane.Network{ID: n.rec.ID, Internal: n.rec.Internal, Names: n.names, PTR: n.ptr, Elsewhere: n.elsewhere}
+	out := dataplane.Network{
+		ID: n.rec.ID, Internal: n.rec.Internal, Names: n.names, PTR: n.ptr, Elsewhere: n.elsewhere, Clients: n.clients,
+	}
 	for _, g := range []netip.Addr{n.rec.Gateway4, n.rec.Gateway6} {
 		if g.IsValid() {
 			out.Gateways = append(out.Gateways, g)

@@ -54,6 +54,9 @@ func randomID() string {
 // new subnets; the old one lives on under another name until its last task
 // has moved.
 func (a *Agent) recordNetwork(c *change, stack string, n spec.Network) error {
+	if n.External { // the machine's own: no stack has it
+		stack, n = "", spec.Network{Key: n.Key, Name: n.Name}
+	}
 	if cur := c.network(n.Name); cur != nil {
 		if cur.Stack == "" && cur.Key == n.Key && sameNetwork(cur.Spec, n) {
 			back := *cur
@@ -78,6 +81,20 @@ func (a *Agent) recordNetwork(c *change, stack string, n spec.Network) error {
 	}
 	c.putNetwork(*rec)
 	return nil
+}
+
+// ours says that a network is made when it is missing: those of the stack, and
+// the one that all share.
+func ours(n spec.Network) bool { return !n.External || n.Name == spec.MachineBridge }
+
+// removeShared takes the network away that all stacks share, once none uses it,
+// unless somebody made it by hand.
+func (a *Agent) removeShared(ctx context.Context) error {
+	n := a.w.view().networks[spec.MachineBridge]
+	if n == nil || n.Key == "" || n.Stack != "" || a.foreign(n) != "" {
+		return nil
+	}
+	return a.removeNetwork(ctx, n.Name)
 }
 
 func ownerName(stack string) string {
@@ -147,29 +164,18 @@ func (c *change) renameEndpoints(from, to string) {
 
 func (a *Agent) allocate(c *change, stack string, n spec.Network) (*store.Network, error) {
 	req := overlaynet.Request{ID: randomID(), IPv6: n.EnableIPv6, Internal: n.Internal}
+	var range4, range6 netip.Prefix
 	for _, pool := range n.IPAM {
-		if pool.Subnet == "" {
-			continue
-		}
-		p, err := netip.ParsePrefix(pool.Subnet)
+		within, err := addPool(&req, n.Name, pool)
 		if err != nil {
-			return nil, fmt.Errorf("subnet of network %s: %w", n.Name, err)
+			return nil, err
 		}
-		if a := p.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
-			return nil, invalid("subnet %s of network %s can't be used for containers; take a private one such as 10.20.0.0/24", p, n.Name)
-		}
-		req.Subnets = append(req.Subnets, p.Masked())
-		if pool.Gateway != "" {
-			g, err := netip.ParseAddr(pool.Gateway)
-			if err != nil {
-				return nil, fmt.Errorf("gateway of network %s: %w", n.Name, err)
-			}
-			req.Gateways = append(req.Gateways, g)
-		}
-		if pool.IPRange != "" {
-			if req.Range4, err = netip.ParsePrefix(pool.IPRange); err != nil {
-				return nil, fmt.Errorf("ip_range of network %s: %w", n.Name, err)
-			}
+		switch {
+		case !within.IsValid():
+		case within.Addr().Is4():
+			range4 = within
+		default:
+			range6 = within
 		}
 	}
 	if mtu := cmp.Or(n.DriverOpts["com.docker.network.driver.mtu"], n.DriverOpts["mtu"]); mtu != "" {
@@ -194,9 +200,52 @@ func (a *Agent) allocate(c *change, stack string, n spec.Network) (*store.Networ
 	}
 	return &store.Network{
 		Name: n.Name, ID: got.ID, Stack: stack, Key: n.Key, Subnet4: got.Subnet4, Gateway4: got.Gateway4,
-		Range4: req.Range4, Subnet6: got.Subnet6, Gateway6: got.Gateway6, Internal: got.Internal, MTU: got.MTU,
+		Range4: range4, Range6: range6, Subnet6: got.Subnet6, Gateway6: got.Gateway6, Internal: got.Internal, MTU: got.MTU,
 		Labels: n.Labels, Created: time.Now(), Spec: n,
 	}, nil
+}
+
+// addPool asks for what a pool of the file says; within is where the addresses
+// of tasks are to be.
+func addPool(req *overlaynet.Request, network string, pool spec.IPAMPool) (within netip.Prefix, err error) {
+	if pool.Subnet == "" {
+		return within, nil
+	}
+	p, err := netip.ParsePrefix(pool.Subnet)
+	if err != nil {
+		return within, fmt.Errorf("subnet of network %s: %w", network, err)
+	}
+	if a := p.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
+		return within, invalid("subnet %s of network %s can't be used for containers; take a private one such as 10.20.0.0/24", p, network)
+	}
+	req.Subnets = append(req.Subnets, p.Masked())
+	if pool.Gateway != "" {
+		g, err := netip.ParseAddr(pool.Gateway)
+		if err != nil {
+			return within, fmt.Errorf("gateway of network %s: %w", network, err)
+		}
+		req.Gateways = append(req.Gateways, g)
+	}
+	if pool.IPRange != "" {
+		if within, err = netip.ParsePrefix(pool.IPRange); err != nil {
+			return within, fmt.Errorf("ip_range of network %s: %w", network, err)
+		}
+	}
+	return within, nil
+}
+
+// setAside are the addresses of a network that nobody gets who does not ask for
+// them: its gateways and the file's aux_addresses.
+func setAside(n *store.Network) map[netip.Addr]bool {
+	out := map[netip.Addr]bool{n.Gateway4: true, n.Gateway6: true}
+	for _, pool := range n.Spec.IPAM {
+		for _, text := range pool.Aux {
+			if a, err := netip.ParseAddr(text); err == nil {
+				out[a] = true
+			}
+		}
+	}
+	return out
 }
 
 func (a *Agent) ensureNetwork(ctx context.Context, name string) error {

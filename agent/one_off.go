@@ -279,7 +279,7 @@ func (a *Agent) putOneOff(c *change, t *store.Task, r *store.Revision) error {
 		}
 	}
 	for _, key := range sortedKeys(r.Stack.Networks) {
-		if n := r.Stack.Networks[key]; !n.External && c.network(n.Name) == nil {
+		if n := r.Stack.Networks[key]; ours(n) && c.network(n.Name) == nil {
 			if err := a.recordNetwork(c, t.Stack, n); err != nil {
 				return placed(&r.Stack, "networks."+key, err)
 			}

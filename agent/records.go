@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -116,12 +117,20 @@ func (a *Agent) giveAddresses(c *change, t *store.Task, r *store.Revision, svc *
 		}
 		e := store.Endpoint{
 			Network: name, MAC: at.MAC, Ifname: at.InterfaceName, Aliases: at.Aliases,
-			Default: at.Network == gateway,
+			Default: at.Network == gateway, NoServiceName: at.NoServiceName,
+		}
+		for _, text := range at.LinkLocalIPs {
+			if ip, err := netip.ParseAddr(text); err == nil {
+				e.LinkLocal = append(e.LinkLocal, ip)
+			}
+		}
+		if list := at.DriverOpts[spec.OptSysctls]; list != "" {
+			e.Sysctls = strings.Split(list, ",")
 		}
 		if e.Ifname == "" {
-			e.Ifname = fmt.Sprintf("eth%d", i)
+			e.Ifname = fmt.Sprintf("%s%d", or(n.Spec.DriverOpts[spec.OptIfPrefix], "eth"), i)
 		}
-		if e.MAC == "" && len(ordered) == 1 {
+		if e.MAC == "" && i == 0 {
 			e.MAC = svc.MACAddress
 		}
 		next := *n
@@ -147,6 +156,9 @@ func (a *Agent) address(
 	c *change, t *store.Task, n *store.Network, wanted string, static map[netip.Addr]bool, six bool,
 ) (netip.Addr, error) {
 	taken := map[netip.Addr]bool{}
+	if wanted == "" {
+		taken = setAside(n)
+	}
 	// A predecessor that has exited gives its static address up (see connect).
 	before := func(o *store.Task) bool { return wanted != "" && precedes(o, t) }
 	c.addresses(n.Name, before, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
@@ -166,11 +178,11 @@ func (a *Agent) address(
 		}
 		return addr, nil
 	}
-	within := subnet
-	if !six && n.Range4.IsValid() {
-		within = n.Range4
+	from := n.Range4
+	if six {
+		from = n.Range6
 	}
-	addr, err := overlaynet.NextAddr(netOf(n), within, *last, func(x netip.Addr) bool { return taken[x] || static[x] })
+	addr, err := overlaynet.NextAddr(netOf(n), within(from, subnet), *last, func(x netip.Addr) bool { return taken[x] || static[x] })
 	if err != nil {
 		return addr, fmt.Errorf("network %s: %w", n.Name, err)
 	}
@@ -183,9 +195,16 @@ func precedes(o, t *store.Task) bool {
 	return o.State == store.StateExited && o.ID != t.ID && o.Stack == t.Stack && o.Service == t.Service && o.Slot == t.Slot
 }
 
+func isTrue(text string) bool {
+	b, err := strconv.ParseBool(text)
+	return b && err == nil
+}
+
 func netOf(n *store.Network) overlaynet.Network {
 	return overlaynet.Network{
 		ID: n.ID, Subnet4: n.Subnet4, Gateway4: n.Gateway4, Subnet6: n.Subnet6, Gateway6: n.Gateway6,
-		Internal: n.Internal, MTU: n.MTU,
+		Internal: n.Internal, MTU: n.MTU, AltName: n.Spec.DriverOpts[spec.OptBridgeName],
+		Isolated:      n.Spec.DriverOpts[spec.OptICC] != "" && !isTrue(n.Spec.DriverOpts[spec.OptICC]),
+		Unmasqueraded: n.Spec.DriverOpts[spec.OptMasquerade] != "" && !isTrue(n.Spec.DriverOpts[spec.OptMasquerade]),
 	}
 }

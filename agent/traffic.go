@@ -188,11 +188,8 @@ func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
 		}
 	}
 	for _, t := range v.tasks {
-		for _, e := range t.Endpoints {
-			if ns := names[e.Network]; ns != nil && t.Live() {
-				ns.task(t, e, v.vips[store.VIPKey(e.Network, t.Stack, t.Service)] != nil)
-				ns.alsoOn(names, t, e)
-			}
+		if t.Live() {
+			taskNames(v, t, names, &r)
 		}
 	}
 	a.publishedPorts(v, &r, &snap)
@@ -201,6 +198,30 @@ func (a *Agent) rules(v view) (overlaynet.Rules, dataplane.Snapshot) {
 		snap.Networks = append(snap.Networks, names[name].network())
 	}
 	return r, snap
+}
+
+// taskNames gives t its names on all of its networks.
+func taskNames(v view, t *store.Task, names map[string]*namespace, r *overlaynet.Rules) {
+	for _, e := range t.Endpoints {
+		ns := names[e.Network]
+		if ns == nil {
+			continue
+		}
+		ns.alsoOn(names, t, e)
+		ns.task(t, e, v.vips[store.VIPKey(e.Network, t.Stack, t.Service)] != nil)
+		if wantsHost(&t.Spec) {
+			r.HostUsers = append(r.HostUsers, e.IPv4)
+			if e.IPv6.IsValid() {
+				r.HostUsers = append(r.HostUsers, e.IPv6)
+			}
+		}
+	}
+}
+
+// wantsHost says that the file of s leads it to the host: extra_hosts with
+// host-gateway.
+func wantsHost(s *spec.Service) bool {
+	return slices.ContainsFunc(s.ExtraHosts, func(h string) bool { return strings.HasSuffix(h, "=host-gateway") })
 }
 
 // lastSpec is the service as its live tasks run it.

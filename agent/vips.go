@@ -95,20 +95,29 @@ func staticAddresses(st *spec.Stack) map[string]map[netip.Addr]bool {
 }
 
 func (a *Agent) newVIP(c *change, n *store.Network, stack, service string, static map[netip.Addr]bool) (store.VIP, error) {
-	taken := map[netip.Addr]bool{n.Gateway4: true, n.Gateway6: true}
+	taken := setAside(n)
 	maps.Copy(taken, static)
 	c.addresses(n.Name, func(*store.Task) bool { return false }, func(e store.Endpoint) { taken[e.IPv4], taken[e.IPv6] = true, true })
 	v := store.VIP{Network: n.Name, Stack: stack, Service: service}
 	var ok bool
-	if v.IPv4, ok = highest(n.Subnet4, taken); !ok {
+	if v.IPv4, ok = highest(within(n.Range4, n.Subnet4), taken); !ok {
 		return v, fmt.Errorf("network %s: no address left in %s for service %s: %w", n.Name, n.Subnet4, service, overlaynet.ErrPoolExhausted)
 	}
 	if n.Subnet6.IsValid() {
-		if v.IPv6, ok = highest(n.Subnet6, taken); !ok {
+		if v.IPv6, ok = highest(within(n.Range6, n.Subnet6), taken); !ok {
 			return v, fmt.Errorf("network %s: no address left in %s for service %s: %w", n.Name, n.Subnet6, service, overlaynet.ErrPoolExhausted)
 		}
 	}
 	return v, nil
+}
+
+// within is the range that a network's file keeps for containers, else the
+// whole subnet.
+func within(r, subnet netip.Prefix) netip.Prefix {
+	if r.IsValid() {
+		return r
+	}
+	return subnet
 }
 
 // highest is the highest free address of p, but for the last (IPv4's

@@ -18,8 +18,9 @@ const maxUDP = 1232
 
 // resolver answers for one network.
 type resolver struct {
-	net  *Network
-	turn *atomic.Uint32 // rotates the addresses of an answer
+	net    *Network
+	client Client         // who asks
+	turn   *atomic.Uint32 // rotates the addresses of an answer
 }
 
 // answer replies to a query from what is known; nil means that the name is
@@ -41,7 +42,7 @@ func (r resolver) answer(q *dns.Msg) *dns.Msg {
 		return reply
 	}
 	name := strings.ToLower(strings.TrimSuffix(ask.Name, "."))
-	if known, ok := r.net.Names[name]; ok {
+	if known, ok := r.known(name); ok {
 		reply.Authoritative = true
 		reply.Answer = r.addresses(ask, known)
 		return reply
@@ -62,6 +63,17 @@ func (r resolver) answer(q *dns.Msg) *dns.Msg {
 		return reply
 	}
 	return nil
+}
+
+// known finds a name; the client's own come first.
+func (r resolver) known(name string) (Name, bool) {
+	if target, linked := r.client.Links[name]; linked {
+		if known, ok := r.net.Names[target]; ok {
+			return known, true
+		}
+	}
+	known, ok := r.net.Names[name]
+	return known, ok
 }
 
 // addresses are the records of the asked type, each answer beginning with the

@@ -67,7 +67,7 @@ func TestAnswer_EachKindOfName_HasItsAnswer(t *testing.T) {
 	} {
 		n := testNetwork()
 		n.Internal = c.internal
-		got := records(resolver{n, new(atomic.Uint32)}.answer(query(c.name, c.kind)))
+		got := records(resolver{net: n, turn: new(atomic.Uint32)}.answer(query(c.name, c.kind)))
 		if got != c.want {
 			t.Errorf("%s %s: %s, want %s", dns.TypeToString[c.kind], c.name, got, c.want)
 		}
@@ -75,7 +75,7 @@ func TestAnswer_EachKindOfName_HasItsAnswer(t *testing.T) {
 }
 
 func TestAnswer_SeveralAddresses_TakeTurns(t *testing.T) {
-	r := resolver{testNetwork(), new(atomic.Uint32)}
+	r := resolver{net: testNetwork(), turn: new(atomic.Uint32)}
 	var firsts []string
 	for range 6 {
 		m := r.answer(query("tasks.web.", dns.TypeA))
@@ -90,7 +90,7 @@ func TestAnswer_SeveralAddresses_TakeTurns(t *testing.T) {
 }
 
 func TestAnswer_OddQueries_AreRefused(t *testing.T) {
-	r := resolver{testNetwork(), new(atomic.Uint32)}
+	r := resolver{net: testNetwork(), turn: new(atomic.Uint32)}
 	chaos := query("version.bind.", dns.TypeTXT)
 	chaos.Question[0].Qclass = dns.ClassCHAOS
 	notify := query("web.", dns.TypeSOA)
@@ -123,7 +123,7 @@ func TestFit_LargeAnswer_IsTruncatedOverUDPOnly(t *testing.T) {
 		size int
 		tc   bool
 	}{{q, false, 512, true}, {edns, false, maxUDP, true}, {q, true, dns.MaxMsgSize, false}} {
-		m := resolver{n, new(atomic.Uint32)}.answer(c.q)
+		m := resolver{net: n, turn: new(atomic.Uint32)}.answer(c.q)
 		fit(m, c.q, c.tcp)
 		b, err := m.Pack()
 		if err != nil || len(b) > c.size || m.Truncated != c.tc {
@@ -147,7 +147,7 @@ func FuzzAnswer(f *testing.F) {
 		if q.Unpack(b) != nil || q.Response {
 			return
 		}
-		m := resolver{testNetwork(), new(atomic.Uint32)}.answer(q)
+		m := resolver{net: testNetwork(), turn: new(atomic.Uint32)}.answer(q)
 		if m == nil {
 			if len(q.Question) != 1 {
 				t.Fatal("a query without one question is to be forwarded")
@@ -178,4 +178,24 @@ func FuzzReverseAddr(f *testing.F) {
 			t.Fatalf("%q is %s, whose name is %q (%v)", name, a, back, err)
 		}
 	})
+}
+
+func TestAnswer_LinksAreTheClientsOwn(t *testing.T) {
+	n := testNetwork()
+	var some string
+	for name := range n.Names {
+		some = name
+	}
+	linked := resolver{net: n, client: Client{Links: map[string]string{"other": some}}, turn: new(atomic.Uint32)}
+	if m := linked.answer(query("Other.", dns.TypeA)); m == nil || len(m.Answer) == 0 && m.Rcode != dns.RcodeSuccess {
+		t.Errorf("a link is not known: %v", m)
+	}
+	plain := resolver{net: n, turn: new(atomic.Uint32)}
+	if m := plain.answer(query("other.", dns.TypeA)); m != nil {
+		t.Errorf("a link is known to others: %v", m)
+	}
+	gone := resolver{net: n, client: Client{Links: map[string]string{"other": "nobody"}}, turn: new(atomic.Uint32)}
+	if m := gone.answer(query("other.", dns.TypeA)); m != nil {
+		t.Errorf("a link to nobody is answered: %v", m)
+	}
 }

@@ -460,7 +460,7 @@ func run(t *testing.T, args ...string) {
 }
 
 func BenchmarkAnswer(b *testing.B) {
-	r := resolver{testNetwork(), new(atomic.Uint32)}
+	r := resolver{net: testNetwork(), turn: new(atomic.Uint32)}
 	q := query("web.", dns.TypeA)
 	for b.Loop() {
 		m := r.answer(q)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -44,16 +45,19 @@ func newState(s Snapshot, dnsPort uint16) *state {
 			st.byGateway[g] = &s.Networks[i]
 		}
 	}
-	for _, u := range s.Upstreams {
-		// Asking ourselves would go round for ever.
-		if u.Port() != dnsPort || st.byGateway[u.Addr().Unmap()] == nil {
-			st.upstreams = append(st.upstreams, u)
-		}
-	}
+	st.upstreams = st.others(s.Upstreams, dnsPort)
 	for _, l := range s.Loopback {
 		st.loopback[l.Port] = append(st.loopback[l.Port], l.Backends...)
 	}
 	return st
+}
+
+// others are the upstreams that are not we: asking ourselves would go round for
+// ever.
+func (st *state) others(upstreams []netip.AddrPort, dnsPort uint16) []netip.AddrPort {
+	return slices.DeleteFunc(slices.Clone(upstreams), func(u netip.AddrPort) bool {
+		return u.Port() == dnsPort && st.byGateway[u.Addr().Unmap()] != nil
+	})
 }
 
 func newServer(ctx context.Context, dnsPort uint16, log *slog.Logger) *server {
@@ -136,11 +140,15 @@ func (s *server) serveQuery(w dns.ResponseWriter, q *dns.Msg, gateway netip.Addr
 	_, tcp := w.RemoteAddr().(*net.TCPAddr)
 	// Without a network the socket is about to close.
 	reply := new(dns.Msg).SetRcode(q, dns.RcodeRefused)
+	upstreams, from := st.upstreams, addrOf(w.RemoteAddr())
 	if network != nil {
-		reply = s.answer(st, network, addrOf(w.RemoteAddr()), q)
+		if own := network.Clients[from].Upstreams; len(own) > 0 {
+			upstreams = st.others(own, s.dnsPort)
+		}
+		reply = s.answer(st, network, from, q)
 	}
 	if reply == nil {
-		reply = s.forward.forward(s.conns, q, addrOf(w.RemoteAddr()), st.upstreams)
+		reply = s.forward.forward(s.conns, q, from, upstreams)
 	}
 	fit(reply, q, tcp)
 	if err := w.WriteMsg(reply); err != nil {
@@ -152,13 +160,14 @@ func (s *server) serveQuery(w dns.ResponseWriter, q *dns.Msg, gateway netip.Addr
 // resolver takes the first server's "no such name" for the truth. Only where
 // all of them are internal a name is not looked for outside.
 func (s *server) answer(st *state, network *Network, client netip.Addr, q *dns.Msg) *dns.Msg {
-	reply := resolver{network, &s.turn}.answer(q)
+	known := network.Clients[client]
+	reply := resolver{network, known, &s.turn}.answer(q)
 	for _, id := range network.Elsewhere[client] {
 		other := st.byID[id]
 		if reply != nil && reply.Rcode != dns.RcodeNameError || other == nil {
 			continue
 		}
-		if next := (resolver{other, &s.turn}).answer(q); next == nil || next.Authoritative {
+		if next := (resolver{other, known, &s.turn}).answer(q); next == nil || next.Authoritative {
 			reply = next
 		}
 	}

@@ -25,6 +25,16 @@ type Network struct {
 	// Elsewhere are the ids of the other networks that a client is on, by its
 	// address: it knows the names of all, whichever gateway it asks.
 	Elsewhere map[netip.Addr][]string `json:"elsewhere,omitempty"`
+	// Clients are those that know more than the names of networks, by address.
+	Clients map[netip.Addr]Client `json:"clients,omitempty"`
+}
+
+// Client is what one task knows of names beyond its networks.
+type Client struct {
+	// Links are further names that only it knows: each stands for one of Names.
+	Links map[string]string `json:"links,omitempty"`
+	// Upstreams, if there are any, are asked instead of the Snapshot's.
+	Upstreams []netip.AddrPort `json:"upstreams,omitempty"`
 }
 
 // Name is one name's addresses, both families.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -168,17 +170,49 @@ func (m *Manager) furnishLink(nl *netlink.Handle, p plug, created bool) error {
 			return fmt.Errorf("add address %s: %w", a, err)
 		}
 	}
+	for _, a := range p.LinkLocal {
+		addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, linkLocalBits(a))), Scope: unix.RT_SCOPE_LINK}
+		if a.Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := nl.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add address %s: %w", a, err)
+		}
+	}
+	if err := setSysctls(linkSysctls(p.Ifname, p.Sysctls)); err != nil {
+		return err
+	}
 	if err := nl.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
 	return addRoutes(nl, link.Attrs().Index, p)
 }
 
+// linkLocalBits are the sizes of the link's own subnets: 169.254.0.0/16 (RFC
+// 3927) and fe80::/64 (RFC 4291, section 2.5.6).
+func linkLocalBits(a netip.Addr) int {
+	if a.Is4() {
+		return 16
+	}
+	return 64
+}
+
+// linkSysctls reads an endpoint's sysctls.
+func linkSysctls(ifname string, list []string) []sysctl {
+	var out []sysctl
+	for _, s := range list {
+		key, value, _ := strings.Cut(s, "=")
+		path := strings.ReplaceAll(strings.TrimPrefix(key, "net."), ".", "/")
+		out = append(out, sysctl{path: strings.Replace(path, "/IFNAME/", "/"+ifname+"/", 1), value: value})
+	}
+	return out
+}
+
 // addVeth makes the pair from inside: the host end appears in the host's
 // namespace at once, and no link is ever renamed or moved.
 func (m *Manager) addVeth(nl *netlink.Handle, p plug) (netlink.Link, error) {
 	disable := "1"
-	if p.Addr6.IsValid() {
+	if p.Addr6.IsValid() || slices.ContainsFunc(p.LinkLocal, netip.Addr.Is6) {
 		disable = "0"
 	}
 	// Read by the kernel when the link is made.

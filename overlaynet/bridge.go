@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -83,6 +84,11 @@ func (m *Manager) ensureBridge(n Network) error {
 	if link.Attrs().Flags&net.FlagUp == 0 {
 		if err := m.nl.LinkSetUp(link); err != nil {
 			return fmt.Errorf("set %s up: %w", name, err)
+		}
+	}
+	if n.AltName != "" && !slices.Contains(link.Attrs().AltNames, n.AltName) && name != n.AltName {
+		if err := m.nl.LinkAddAltName(link, n.AltName); err != nil {
+			return fmt.Errorf("name %s also %s: %w", name, n.AltName, err)
 		}
 	}
 	if err := m.ensureGateways(link, n); err != nil {

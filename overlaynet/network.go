@@ -25,6 +25,12 @@ type Network struct {
 	Gateway6 netip.Addr   `json:"gateway6,omitzero"`
 	Internal bool         `json:"internal,omitempty"`
 	MTU      int          `json:"mtu,omitempty"` // 0: 1500
+	// AltName is a further name of the bridge, for people and their tools.
+	AltName string `json:"alt_name,omitempty"`
+	// Isolated keeps its tasks apart; they reach what is outside only.
+	Isolated bool `json:"isolated,omitempty"`
+	// Unmasqueraded lets packets leave the host with the tasks' own addresses.
+	Unmasqueraded bool `json:"unmasqueraded,omitempty"`
 }
 
 // Endpoint is a task's place on one network.
@@ -37,6 +43,10 @@ type Endpoint struct {
 	Ifname string `json:"ifname"`
 	// DefaultRoute says that this endpoint carries the task's default route.
 	DefaultRoute bool `json:"default_route,omitempty"`
+	// LinkLocal are further addresses of the link's own scope.
+	LinkLocal []netip.Addr `json:"link_local,omitempty"`
+	// Sysctls are "net.ipv4.conf.IFNAME.NAME=VALUE", with IFNAME as it stands.
+	Sysctls []string `json:"sysctls,omitempty"`
 }
 
 // Rules is the whole wanted state of load balancing, publishing and isolation.
@@ -44,6 +54,9 @@ type Rules struct {
 	Networks []Network
 	Services []Service
 	Ports    []PublishedPort
+	// HostUsers are addresses of tasks that may open connections to the host
+	// itself, at their gateways.
+	HostUsers []netip.Addr
 }
 
 // Service is a VIP on one network and its ready backends.

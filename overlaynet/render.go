@@ -39,6 +39,13 @@ func newTable(prefix string, rules Rules, c closed) table {
 	for _, p := range sorted(rules.Ports, portKey) {
 		r.addPort(p)
 	}
+	for _, a := range rules.HostUsers {
+		f := &r.v4
+		if a.Is6() {
+			f = &r.v6
+		}
+		f.hostUsers = append(f.hostUsers, a.String())
+	}
 	for _, n := range sorted(rules.Networks, func(n Network) string { return n.ID }) {
 		r.addNetwork(n)
 	}
@@ -46,6 +53,7 @@ func newTable(prefix string, rules Rules, c closed) table {
 		*familySets
 		closed []string
 	}{{&r.v4, c.v4}, {&r.v6, c.v6}} {
+		slices.Sort(f.hostUsers)
 		slices.Sort(f.hairpin)
 		f.hairpin = slices.Compact(f.hairpin)
 		for _, link := range f.closed {
@@ -69,6 +77,7 @@ type renderer struct {
 // familySets are elements of one address family's sets and maps.
 type familySets struct {
 	closed, gateways, subnets, egress []string
+	hostUsers                         []string
 	hairpin                           []string
 	vips, ports, hostPorts            []string // with a verdict
 	anyVIPs                           []string
@@ -81,7 +90,12 @@ func sorted[T any](list []T, key func(T) string) []T {
 
 func (r *renderer) addNetwork(n Network) {
 	bridge := quoted(bridgeName(r.prefix, n.ID))
-	r.same = append(r.same, "iifname "+bridge+" oifname "+bridge+" accept")
+	if n.Isolated {
+		// What is not published: a connection to a published port has our mark.
+		r.same = append(r.same, "iifname "+bridge+" oifname "+bridge+" ct mark & "+markText+" != "+markText+" reject with icmpx admin-prohibited")
+	} else {
+		r.same = append(r.same, "iifname "+bridge+" oifname "+bridge+" accept")
+	}
 	r.sources = append(r.sources, bridge+" : goto "+ruleName("from", n.ID))
 	r.addSources(n)
 	if n.Internal {
@@ -98,7 +112,7 @@ func (r *renderer) addNetwork(n Network) {
 		subnet := one.subnet.Masked().String()
 		one.f.gateways = append(one.f.gateways, bridge+" . "+one.gateway.String())
 		one.f.subnets = append(one.f.subnets, subnet)
-		if !n.Internal {
+		if !n.Internal && !n.Unmasqueraded {
 			one.f.egress = append(one.f.egress, subnet)
 		}
 	}

@@ -167,7 +167,7 @@ func TestRender_AnyRules_OrderDoesNotMatterAndNftAccepts(t *testing.T) {
 			t.Fatalf("generated rules are not valid: %v", err)
 		}
 		text := Render("bt", r)
-		shuffled := Rules{slices.Clone(r.Networks), slices.Clone(r.Services), slices.Clone(r.Ports)}
+		shuffled := Rules{Networks: slices.Clone(r.Networks), Services: slices.Clone(r.Services), Ports: slices.Clone(r.Ports)}
 		rand.Shuffle(len(r.Networks), func(i, j int) {
 			shuffled.Networks[i], shuffled.Networks[j] = shuffled.Networks[j], shuffled.Networks[i]
 		})

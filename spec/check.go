@@ -22,6 +22,7 @@ func (l *loading) check() {
 		c := serviceCheck{l, name, "services." + name, p.Services[name]}
 		c.all()
 	}
+	l.checkNetworks()
 	l.checkJobs()
 	l.entries()
 	for _, key := range sortedKeys(p.Configs) {

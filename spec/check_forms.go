@@ -179,6 +179,9 @@ func (c serviceCheck) static(network, attr, address string) {
 			in = in || p.Contains(a)
 		}
 	}
+	if same == 0 && !bool(c.l.project.Networks[network].External) {
+		c.wrongForm(at, fmt.Sprintf("network %s has no subnet in the file that %s could be of", network, address), "write one in its ipam.config")
+	}
 	if same > 0 && !in {
 		c.wrongForm(at, fmt.Sprintf("%s is not in the subnet of network %s (%s)", address, network, c.l.where("networks."+network+".ipam.config")),
 			"choose an address of the subnet")

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -74,18 +73,6 @@ func (c serviceCheck) image() {
 			}
 		}
 		c.failValue(c.at+".platform", "platform "+s.Platform+" is not one of build.platforms", "add it there")
-	}
-}
-
-func (c serviceCheck) networks() {
-	if c.s.NetworkMode != "" && len(c.s.Networks) > 0 {
-		c.failValue(c.at+".network_mode", "network_mode and networks exclude each other ("+c.l.where(c.at+".networks")+")",
-			"keep one of them")
-	}
-	for _, key := range sortedKeys(c.s.Networks) {
-		if _, ok := c.l.project.Networks[key]; !ok {
-			c.undefined(c.at+".networks."+key, "network", key, sortedKeys(c.l.project.Networks))
-		}
 	}
 }
 
@@ -282,12 +269,8 @@ func (c serviceCheck) mount(path string, v types.ServiceVolumeConfig) {
 		if v.Source == "" {
 			c.fail(path, "a mount of type image names no image", "write source: NAME")
 		}
-	case types.VolumeTypeVolume:
-		if v.Volume != nil && !localPath(v.Volume.Subpath) {
-			c.failValue(path+".volume.subpath", fmt.Sprintf("subpath %q leads out of the volume", v.Volume.Subpath), "write a path below it, without a / at its beginning")
-		}
 	}
-	if v.Image != nil && !localPath(v.Image.SubPath) {
+	if v.Image != nil && outside(v.Image.SubPath) {
 		c.failValue(path+".image.subpath", fmt.Sprintf("subpath %q leads out of the image", v.Image.SubPath), "write a path below it, without a / at its beginning")
 	}
 	if b := v.Bind; v.Type == types.VolumeTypeBind && b != nil {
@@ -296,11 +279,6 @@ func (c serviceCheck) mount(path string, v types.ServiceVolumeConfig) {
 }
 
 func (c serviceCheck) bind(path string, v types.ServiceVolumeConfig) {
-	switch p := v.Bind.Propagation; p {
-	case "", "private", "rprivate", "shared", "rshared", "slave", "rslave":
-	default:
-		c.failValue(path+".bind.propagation", fmt.Sprintf("propagation %q is not known", p), "write private, rprivate, shared, rshared, slave or rslave")
-	}
 	switch v.Bind.Recursive {
 	case "", "enabled", "disabled", "writable":
 	case "readonly":
@@ -312,9 +290,6 @@ func (c serviceCheck) bind(path string, v types.ServiceVolumeConfig) {
 		}
 	}
 }
-
-// localPath says that a path, if there is one, stays below where it begins.
-func localPath(p string) bool { return p == "" || filepath.IsLocal(p) }
 
 func (c serviceCheck) mounts() {
 	taken := map[string]string{}

@@ -34,7 +34,9 @@ func (l *loading) convert() {
 		st.Services[name] = l.service(name, s)
 	}
 	for key, n := range p.Networks {
-		st.Networks[key] = network(key, n)
+		if hostNetwork(n) == "" {
+			st.Networks[key] = network(key, n)
+		}
 	}
 	for key, v := range p.Volumes {
 		st.Volumes[key] = Volume{
@@ -57,23 +59,12 @@ func (l *loading) convert() {
 		}
 	}
 	l.preStart(st)
-	joinDefault(st)
+	l.joinByName(st)
 	markOneShots(st)
 	st.Positions = l.positions()
 	l.placeSteps(st.Positions)
 	l.placeMounts(st)
 	l.stack = st
-}
-
-// joinDefault makes the network that `network_mode: bridge` leads to.
-func joinDefault(st *Stack) {
-	for _, s := range st.Services {
-		for _, a := range s.Networks {
-			if _, ok := st.Networks[a.Network]; !ok {
-				st.Networks[a.Network] = Network{Key: a.Network, Name: st.Name + "_" + a.Network}
-			}
-		}
-	}
 }
 
 // markOneShots marks the services whose completion another one waits for.
@@ -86,23 +77,6 @@ func markOneShots(st *Stack) {
 			}
 		}
 	}
-}
-
-func network(key string, n types.NetworkConfig) Network {
-	out := Network{
-		Key: key, Name: n.Name, External: bool(n.External), Driver: n.Driver, DriverOpts: filled(n.DriverOpts),
-		Internal: n.Internal, Attachable: n.Attachable, EnableIPv4: n.EnableIPv4,
-		EnableIPv6: n.EnableIPv6 != nil && *n.EnableIPv6, Labels: filled(n.Labels),
-	}
-	for _, pool := range n.Ipam.Config {
-		if pool == nil {
-			continue
-		}
-		out.IPAM = append(out.IPAM, IPAMPool{
-			Subnet: pool.Subnet, Gateway: pool.Gateway, IPRange: pool.IPRange, Aux: filled(pool.AuxiliaryAddresses),
-		})
-	}
-	return out
 }
 
 // file reads what a config or a secret delivers.

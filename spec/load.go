@@ -146,6 +146,8 @@ type loading struct {
 
 	// extended is what the extension keys of each service say.
 	extended map[string]extended
+	// named are networks of the machine that network_mode names, by key.
+	named map[string]Network
 
 	project *types.Project
 	stack   *Stack

@@ -22,7 +22,7 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 		Labels: filled(s.Labels), Annotations: filled(s.Annotations),
 		Mounts: l.mounts(s), VolumesFrom: list(s.VolumesFrom),
 		Expose:     list(s.Expose),
-		ExtraHosts: extraHosts(s.ExtraHosts), Links: list(s.Links),
+		ExtraHosts: extraHosts(s.ExtraHosts), Links: list(s.Links), ExternalLinks: list(s.ExternalLinks),
 		DNS: list(s.DNS), DNSSearch: list(s.DNSSearch), DNSOptions: list(s.DNSOpts), MACAddress: s.MacAddress,
 		Resources: l.resources(at, s), Ulimits: ulimits(s.Ulimits), ShmSize: int64(s.ShmSize),
 		OomScore: int(s.OomScoreAdj), CapAdd: list(s.CapAdd), CapDrop: list(s.CapDrop),
@@ -81,32 +81,6 @@ func environment(env types.MappingWithEquals) map[string]string {
 		out[k] = *v
 	}
 	return out
-}
-
-func (l *loading) networking(out *Service, s types.ServiceConfig) {
-	switch mode := s.NetworkMode; {
-	case mode == "host", mode == "none", strings.HasPrefix(mode, types.ServicePrefix), strings.HasPrefix(mode, types.ContainerPrefix):
-		out.NetworkMode = mode
-		return
-	case mode != "":
-		// Docker's own bridge, or the name of a network: the nearest thing
-		// that has DNS and rolling replacement is the stack's network.
-		l.add(l.placed(Ignored, "services."+out.Name+".network_mode", "network_mode "+strconv.Quote(mode)+
-			" is not honoured: service "+out.Name+" joins the network default of the stack",
-			"use host, none, service:NAME, or name the network under networks"))
-		out.Networks = []Attachment{{Network: "default"}}
-		return
-	}
-	for key, n := range s.Networks {
-		a := Attachment{Network: key}
-		if n != nil {
-			a.Aliases, a.IPv4, a.IPv6 = list(n.Aliases), n.Ipv4Address, n.Ipv6Address
-			a.LinkLocalIPs, a.MAC, a.Priority = list(n.LinkLocalIPs), n.MacAddress, n.Priority
-			a.GwPriority, a.InterfaceName, a.DriverOpts = n.GatewayPriority, n.InterfaceName, filled(n.DriverOpts)
-		}
-		out.Networks = append(out.Networks, a)
-	}
-	slices.SortFunc(out.Networks, func(a, b Attachment) int { return cmp.Compare(a.Network, b.Network) })
 }
 
 // dependencies are depends_on and what the loader derived from links,

@@ -67,18 +67,20 @@ type Service struct {
 	Secrets     []FileMount `json:"secrets,omitempty"`
 
 	// NetworkMode is "", "host", "none", "service:NAME" or "container:NAME".
-	// With "" the service is on Networks.
+	// With "" the service is on Networks; so is one whose file names a network.
 	NetworkMode  string       `json:"network_mode,omitempty"`
 	Networks     []Attachment `json:"networks,omitempty"` // sorted by network
 	Ports        []Port       `json:"ports,omitempty" class:"inplace"`
 	Expose       []string     `json:"expose,omitempty" class:"ignored"`
 	EndpointMode string       `json:"endpoint_mode,omitempty" class:"inplace"` // "vip" (default) or "dnsrr"
 	ExtraHosts   []string     `json:"extra_hosts,omitempty"`                   // "name=address"
-	Links        []string     `json:"links,omitempty"`                         // "service:alias"
-	DNS          []string     `json:"dns,omitempty"`
-	DNSSearch    []string     `json:"dns_search,omitempty"`
-	DNSOptions   []string     `json:"dns_opt,omitempty"`
-	MACAddress   string       `json:"mac_address,omitempty"`
+	Links        []string     `json:"links,omitempty"`                         // "service" or "service:alias"
+	// ExternalLinks are "container" or "container:alias", of any stack.
+	ExternalLinks []string `json:"external_links,omitempty"`
+	DNS           []string `json:"dns,omitempty"`
+	DNSSearch     []string `json:"dns_search,omitempty"`
+	DNSOptions    []string `json:"dns_opt,omitempty"`
+	MACAddress    string   `json:"mac_address,omitempty"`
 
 	Resources  Resources `json:"resources,omitzero" class:"inplace"`
 	Ulimits    []Ulimit  `json:"ulimits,omitempty"` // sorted by name
@@ -205,15 +207,18 @@ type FileMount struct {
 
 // Attachment puts a service on a network.
 type Attachment struct {
-	Network       string            `json:"network"` // key in Stack.Networks
-	Aliases       []string          `json:"aliases,omitempty"`
-	IPv4          string            `json:"ipv4_address,omitempty"`
-	IPv6          string            `json:"ipv6_address,omitempty"`
-	LinkLocalIPs  []string          `json:"link_local_ips,omitempty"`
-	MAC           string            `json:"mac_address,omitempty"`
-	Priority      int               `json:"priority,omitempty"`
-	GwPriority    int               `json:"gw_priority,omitempty"`
-	InterfaceName string            `json:"interface_name,omitempty"`
+	Network       string   `json:"network"` // key in Stack.Networks
+	Aliases       []string `json:"aliases,omitempty"`
+	IPv4          string   `json:"ipv4_address,omitempty"`
+	IPv6          string   `json:"ipv6_address,omitempty"`
+	LinkLocalIPs  []string `json:"link_local_ips,omitempty"`
+	MAC           string   `json:"mac_address,omitempty"`
+	Priority      int      `json:"priority,omitempty"`
+	GwPriority    int      `json:"gw_priority,omitempty"`
+	InterfaceName string   `json:"interface_name,omitempty"`
+	// NoServiceName: the service's name leads to it on other networks only
+	// (use_service_name_alias: false).
+	NoServiceName bool              `json:"no_service_name,omitempty"`
 	DriverOpts    map[string]string `json:"driver_opts,omitempty"`
 }
 

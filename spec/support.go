@@ -69,10 +69,10 @@ var table = []group{
 		hint: "logs are kept in Berth's own rotated files, for `berth logs`; syslog and journald send them on",
 	},
 	{under: "services.*.networks", names: `. * *.aliases *.gw_priority *.interface_name *.ipv4_address *.ipv6_address
-		*.mac_address *.priority`},
+		*.mac_address *.priority *.driver_opts *.link_local_ips *.use_service_name_alias`},
 	{
-		under: "services.*.networks.*", names: "driver_opts driver_opts.* link_local_ips use_service_name_alias", ignored: true,
-		hint: "remove it",
+		under: "services.*.networks.*.driver_opts", names: "*", ignored: true,
+		hint: "com.docker.network.endpoint.sysctls and .ifname are honoured",
 	},
 	{under: "services.*.volumes", names: `. [].bind [].bind.create_host_path [].bind.propagation [].bind.recursive
 		[].bind.selinux [].consistency [].image [].image.subpath [].read_only [].source [].target [].tmpfs [].tmpfs.mode
@@ -169,29 +169,35 @@ var table = []group{
 	{under: "services.*", names: "umask", ignored: true, hint: "set it in the image's entrypoint"},
 	{under: "services.*", names: "use_api_socket", ignored: true, hint: "there is no Docker socket to pass"},
 	{under: "services.*", names: "pull_refresh_after", ignored: true, hint: "use pull_policy"},
-	{under: "services.*", names: "external_links", ignored: true, hint: "join the other stack's network as an external one"},
-	{under: "services.*", names: "mac_address", ignored: true, hint: "write it under networks.NAME.mac_address"},
+	{under: "services.*", names: "external_links mac_address"},
 	{under: "services.*.userns_mode", names: ".", values: []string{"host", ""}, hint: "containers share the host's user ids"},
 	{under: "services.*.pid", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
 	{under: "services.*.ipc", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
 	{under: "services.*.uts", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
 	{under: "services.*.cgroup", names: ".", values: []string{"host", "private", ""}, hint: "use host or private"},
 
-	{under: "networks", names: `* *.attachable *.driver_opts *.enable_ipv4 *.enable_ipv6 *.external *.external.name
-		*.internal *.ipam *.ipam.config *.ipam.config.[].gateway *.ipam.config.[].ip_range *.ipam.config.[].subnet
-		*.labels *.labels.* *.name`},
+	{under: "networks", names: `* *.attachable *.driver_opts *.enable_ipv6 *.external *.external.name
+		*.internal *.ipam *.ipam.config *.ipam.config.[].aux_addresses *.ipam.config.[].aux_addresses.*
+		*.ipam.config.[].gateway *.ipam.config.[].ip_range *.ipam.config.[].subnet *.labels *.labels.* *.name`},
 	{
-		under: "networks.*.driver", names: ".", values: []string{"bridge", "default", ""},
+		under: "networks.*.driver", names: ".", values: []string{"bridge", "overlay", "host", "none", "null", "default", ""},
 		hint: "the network is made as a bridge",
 	},
-	{under: "networks.*.driver_opts", names: "*", ignored: true, hint: "remove it; com.docker.network.driver.mtu is honoured"},
+	{
+		under: "networks.*.enable_ipv4", names: ".", values: []string{"true", ""},
+		hint: "the network has IPv4 addresses too",
+	},
+	{
+		under: "networks.*.driver_opts", names: "*", ignored: true,
+		hint: "mtu, bridge.name, enable_icc, enable_ip_masquerade, host_binding_ipv4 and container_iface_prefix are honoured",
+	},
 	{
 		under: "networks.*.ipam.driver", names: ".", values: []string{"default", ""},
 		hint: "addresses are given out by Berth",
 	},
 	{
-		under: "networks.*.ipam", names: "options options.* config.[].aux_addresses config.[].aux_addresses.*", ignored: true,
-		hint: "keep addresses free with ip_range",
+		under: "networks.*.ipam", names: "options options.*", ignored: true,
+		hint: "addresses are given out by Berth",
 	},
 
 	{under: "volumes", names: "* *.driver_opts *.external *.external.name *.labels *.labels.* *.name"},
@@ -213,8 +219,11 @@ var table = []group{
 // honouredDriverOpts are the driver_opts that are honoured, by the path that
 // the schema has for all of them.
 var honouredDriverOpts = map[string][]string{
-	"networks.*.driver_opts.*": {"com.docker.network.driver.mtu", "mtu"},
-	"volumes.*.driver_opts.*":  {"type", "o", "device"},
+	"networks.*.driver_opts.*": {
+		OptMTU, OptMTUShort, OptBridgeName, OptICC, OptMasquerade, OptHostBinding, OptIfPrefix, optGateway4, optGateway6,
+	},
+	"services.*.networks.*.driver_opts.*": {OptSysctls, optEndpoint},
+	"volumes.*.driver_opts.*":             {"type", "o", "device"},
 }
 
 // notInJob and notInHook are the attributes of a service that a job and a

@@ -220,6 +220,12 @@ type Endpoint struct {
 	Ifname  string     `json:"ifname"`
 	Default bool       `json:"default,omitempty"` // carries the default route
 	Aliases []string   `json:"aliases,omitempty"`
+	// LinkLocal are further addresses; Sysctls are of the interface, as
+	// "net.ipv4.conf.IFNAME.NAME=VALUE".
+	LinkLocal []netip.Addr `json:"link_local,omitempty"`
+	Sysctls   []string     `json:"sysctls,omitempty"`
+	// NoServiceName: the service's name does not lead here.
+	NoServiceName bool `json:"no_service_name,omitempty"`
 }
 
 // Network is a network of this machine.
@@ -230,7 +236,8 @@ type Network struct {
 	Key      string            `json:"key,omitempty"`
 	Subnet4  netip.Prefix      `json:"subnet4"`
 	Gateway4 netip.Addr        `json:"gateway4"`
-	Range4   netip.Prefix      `json:"range4,omitzero"`
+	Range4   netip.Prefix      `json:"range4,omitzero"` // tasks get addresses from here
+	Range6   netip.Prefix      `json:"range6,omitzero"`
 	Subnet6  netip.Prefix      `json:"subnet6,omitzero"`
 	Gateway6 netip.Addr        `json:"gateway6,omitzero"`
 	Internal bool              `json:"internal,omitempty"`
