@@ -217,6 +217,13 @@ func (f *fakeImages) Save(ctx context.Context, w io.Writer, refs []string) error
 	return err
 }
 
+func (f *fakeImages) Commit(_ context.Context, _ string, layer func(io.Writer) error, o images.CommitOptions) (images.Image, error) {
+	if err := layer(io.Discard); err != nil {
+		return images.Image{}, err
+	}
+	return f.image(o.Reference, o.Reference, o.Config), nil
+}
+
 func (f *fakeImages) Tag(ref, digest string) error {
 	return f.do(context.Background(), "tag", ref+" "+digest)
 }

@@ -28,6 +28,8 @@ type Images interface {
 	Load(ctx context.Context, tar io.Reader, progress func(images.Progress)) ([]images.Image, error)
 	Save(ctx context.Context, w io.Writer, refs []string) error
 	Tag(ref, digest string) error
+	// Commit makes an image of another one and one more layer.
+	Commit(ctx context.Context, base string, layer func(io.Writer) error, o images.CommitOptions) (images.Image, error)
 	// Push sends an image to the registry that ref names and returns its
 	// digest there.
 	Push(ctx context.Context, ref string, o images.PullOptions) (string, error)

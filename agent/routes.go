@@ -66,6 +66,7 @@ func (a *Agent) routes(h huma.API, mux *http.ServeMux) {
 	a.contentRoutes(h)
 	a.taskRoutes(h, mux)
 	a.fileRoutes(h, mux)
+	a.commitRoutes(h)
 }
 
 // plain serves a route that passes huma by, as its body is no JSON, and tells

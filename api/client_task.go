@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"berth/images"
 )
 
 // Process is one process of a task, as the host sees it.
@@ -78,6 +80,20 @@ func (c *Client) SyncRemoved(ctx context.Context, task, path string) error {
 // success.
 func (c *Client) RemovePath(ctx context.Context, task, path string) error {
 	return c.send(ctx, request{method: http.MethodDelete, path: taskPath(task, "/path"), query: pathQuery(path, false)})
+}
+
+// CommitRequest makes an image of a task.
+type CommitRequest struct {
+	Reference string   `json:"reference,omitempty"` // name of the image; "": it has none
+	Author    string   `json:"author,omitempty"`
+	Message   string   `json:"message,omitempty"`
+	Changes   []string `json:"changes,omitempty"` // instructions of a Dockerfile, such as "CMD serve"
+	Pause     bool     `json:"pause,omitempty"`   // while the files are read
+}
+
+// Commit makes an image of what a task has written over its own.
+func (c *Client) Commit(ctx context.Context, task string, req CommitRequest) (images.Image, error) {
+	return call[images.Image](ctx, c, request{method: http.MethodPost, path: taskPath(task, "/commit"), body: req})
 }
 
 // Export writes the root file system of a task to w, as a tar. What is mounted

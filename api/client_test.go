@@ -307,6 +307,7 @@ func TestClient_Routes(t *testing.T) {
 		"ReadPath":       func() error { return c.ReadPath(ctx, "t", "/", true, io.Discard) },
 		"WritePath":      func() error { return c.WritePath(ctx, "t", "/", true, strings.NewReader("")) },
 		"RemovePath":     func() error { return c.RemovePath(ctx, "t", "/x") },
+		"Commit":         func() error { _, err := c.Commit(ctx, "t", CommitRequest{}); return err },
 		"Sync":           func() error { return c.Sync(ctx, "t", strings.NewReader("")) },
 		"SyncRemoved":    func() error { return c.SyncRemoved(ctx, "t", "/x") },
 		"Export":         func() error { return c.Export(ctx, "t", io.Discard) },

@@ -35,6 +35,7 @@
 //	GET    /v1/tasks/{task}/archive?path=&follow=BOOL  tar
 //	PUT    /v1/tasks/{task}/archive?path=&owner=BOOL&keep=BOOL  tar, unpacked there
 //	GET    /v1/tasks/{task}/export           tar of its root file system
+//	POST   /v1/tasks/{task}/commit           CommitRequest -> images.Image
 //	GET    /v1/images                        []images.Image
 //	GET    /v1/images/inspect?ref=           images.Image
 //	POST   /v1/images/pull                   ImagePullRequest -> stream of Progress

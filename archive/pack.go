@@ -56,6 +56,7 @@ type inode struct{ dev, ino uint64 }
 type packer struct {
 	tar   *tar.Writer
 	links map[inode]string
+	layer bool
 }
 
 // entry writes dir/name under the name as. A file is opened before it is looked
@@ -90,6 +91,9 @@ func (p *packer) entry(dir int, name, as string) error {
 	case unix.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	case unix.S_IFCHR, unix.S_IFBLK:
+		if p.layer && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+			return p.removed(as)
+		}
 		h.Typeflag = tar.TypeChar
 		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 			h.Typeflag = tar.TypeBlock
@@ -139,6 +143,9 @@ func (p *packer) file(dir int, name, as string, h *tar.Header, st *unix.Stat_t) 
 		return nil // it was swapped
 	}
 	h.Typeflag, h.Size = tar.TypeReg, st.Size
+	if p.layer {
+		capabilities(fd, h)
+	}
 	if err := p.tar.WriteHeader(h); err != nil {
 		return fmt.Errorf("write %s: %w", as, err)
 	}
@@ -164,8 +171,15 @@ func (p *packer) folder(f *os.File, as string) error {
 	}
 	h := header(&st, as+"/")
 	h.Typeflag = tar.TypeDir
-	if err := p.tar.WriteHeader(h); err != nil {
-		return fmt.Errorf("write %s: %w", as, err)
+	if !p.layer || as != "." { // a layer has no root of its own
+		if err := p.tar.WriteHeader(h); err != nil {
+			return fmt.Errorf("write %s: %w", as, err)
+		}
+	}
+	if p.layer {
+		if err := p.folderOfLayer(int(f.Fd()), as); err != nil {
+			return err
+		}
 	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
@@ -201,4 +215,47 @@ func (r *Root) PackItems(w io.Writer, items []Item) error {
 		}
 	}
 	return p.tar.Close()
+}
+
+// PackLayer writes the whole root to w as a layer of an image, taking it for
+// the upper folder of an overlay: what stands there for "removed" becomes a
+// whiteout (OCI image-spec, layer.md).
+func (r *Root) PackLayer(w io.Writer) error {
+	p := packer{tar: tar.NewWriter(w), links: map[inode]string{}, layer: true}
+	if err := r.packOne(&p, "/", "."); err != nil {
+		return err
+	}
+	return p.tar.Close()
+}
+
+// Whiteouts of an image's layer.
+const (
+	whiteout = ".wh."
+	opaque   = ".wh..wh..opq"
+)
+
+// removed writes the whiteout of an entry.
+func (p *packer) removed(as string) error {
+	dir, base := path.Split(as)
+	return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: dir + whiteout + base, Mode: 0o600})
+}
+
+// folderOfLayer writes what an overlay notes at a folder.
+func (p *packer) folderOfLayer(fd int, as string) error {
+	if _, err := unix.Fgetxattr(fd, "trusted.overlay.redirect", nil); err == nil {
+		return fmt.Errorf("%s was renamed by way of the overlay, which a layer can't tell", as)
+	}
+	value := make([]byte, 1)
+	if n, err := unix.Fgetxattr(fd, "trusted.overlay.opaque", value); err != nil || n != 1 || value[0] != 'y' {
+		return nil //nolint:nilerr // it is not opaque
+	}
+	return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path.Join(as, opaque), Mode: 0o600})
+}
+
+// capabilities are kept in a layer: without them the file is another program.
+func capabilities(fd int, h *tar.Header) {
+	value := make([]byte, 64)
+	if n, err := unix.Fgetxattr(fd, "security.capability", value); err == nil && n > 0 {
+		h.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": string(value[:n])}
+	}
 }

@@ -8,6 +8,29 @@ import (
 	"berth/api"
 )
 
+// composeEvent is an event with what programs expect that read those of `docker
+// compose events --json`: a task is a container there, with its id, and its
+// attributes name it. Ours stand beside them.
+type composeEvent struct {
+	api.Event
+	Type  string            `json:"type"`
+	ID    string            `json:"id,omitempty"`
+	Attrs map[string]string `json:"attributes,omitempty"`
+}
+
+// WriteEventJSON writes an event as one line of JSON.
+func WriteEventJSON(w io.Writer, e api.Event) error {
+	out := composeEvent{Event: e, Type: e.Type, Attrs: e.Attrs}
+	if e.Type == "task" {
+		out.Type, out.ID = "container", e.Task
+		out.Attrs = map[string]string{"name": e.Name}
+		for key, value := range e.Attrs {
+			out.Attrs[key] = value
+		}
+	}
+	return WriteJSONLine(w, out)
+}
+
 // WriteEvent writes an event as `docker compose events` does: time, type,
 // action, then what it is about.
 func WriteEvent(w io.Writer, e api.Event) error {

@@ -27,7 +27,7 @@ die; revisions that are applied; networks and volumes. It ends with
 		ValidArgsFunction: a.completeServices,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.events(cmd.Context(), o, args) },
 	}
-	cmd.Flags().BoolVar(&o.json, "json", false, "one JSON object a line")
+	cmd.Flags().BoolVar(&o.json, "json", false, "one JSON object a line, as docker compose prints them and more")
 	cmd.Flags().BoolVar(&o.all, "all", false, "of every stack of the machine")
 	cmd.Flags().StringVar(&o.since, "since", "", "from this `TIME` on: 2006-01-02T15:04:05Z, or 10m for ten minutes ago")
 	cmd.Flags().StringVar(&o.until, "until", "", "up to this `TIME`")
@@ -55,7 +55,7 @@ func (a *app) events(ctx context.Context, o eventsOptions, services []string) er
 			return err
 		}
 		if o.json {
-			err = cli.WriteJSONLine(a.stdout, e)
+			err = cli.WriteEventJSON(a.stdout, e)
 		} else {
 			err = cli.WriteEvent(a.stdout, e)
 		}

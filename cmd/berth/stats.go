@@ -11,6 +11,7 @@ import (
 
 type statsOptions struct {
 	noStream bool
+	all      bool
 	format   string
 }
 
@@ -28,6 +29,8 @@ With --format json it prints one object a line, as docker compose does.` + exitS
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.stats(cmd.Context(), o, args) },
 	}
 	cmd.Flags().BoolVar(&o.noStream, "no-stream", false, "one round only")
+	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "containers that do not run, too")
+	cmd.Flags().Bool("no-trunc", true, "names are never cut; accepted for scripts")
 	cmd.Flags().StringVar(&o.format, "format", formatTable, "`FORMAT`: table or json")
 	return cmd
 }
@@ -63,8 +66,26 @@ func (a *app) stats(ctx context.Context, o statsOptions, services []string) erro
 	switch {
 	case o.format == formatJSON:
 		return nil
+	case o.all && !follow:
+		if samples, err = withEnded(ctx, client, name, services, samples); err != nil {
+			return err
+		}
 	case follow:
 		return live.Draw()
 	}
 	return cli.WriteStats(screen, samples)
+}
+
+// withEnded adds a sample of zeros for each container that does not run.
+func withEnded(ctx context.Context, client *api.Client, stack string, services []string, samples []api.TaskStats) ([]api.TaskStats, error) {
+	status, err := client.Stack(ctx, stack)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range status.Tasks {
+		if t.Current && t.State == api.TaskExited && wanted(services, t.Service) {
+			samples = append(samples, api.TaskStats{Task: t.ID, Name: t.Name, Service: t.Service})
+		}
+	}
+	return samples, nil
 }

@@ -258,12 +258,16 @@ func (r *rollout) judge(status api.StackStatus) (attachEnd, bool) {
 	alive := false
 	var last api.Task // of the exited ones that count, the first to exit
 	for _, t := range status.Tasks {
-		if _, ours := r.request.Stack.Services[t.Service]; !ours || !t.Current || t.OneOff {
+		service, ours := r.request.Stack.Services[t.Service]
+		if !ours || !t.Current || t.OneOff {
 			continue
 		}
 		if t.State != api.TaskExited {
 			alive = true
 			continue
+		}
+		if service.OneShot && t.ExitCode == 0 && t.Service != r.options.exitCodeFrom {
+			continue // others wait for its end: it is none of the stack's
 		}
 		counts := r.options.abortOnExit || r.options.abortOnFailure && t.ExitCode != 0
 		if from := r.options.exitCodeFrom; from != "" && t.Service != from {
