@@ -58,6 +58,11 @@ func (r *rollout) attachedUntil(ctx context.Context, interrupts <-chan os.Signal
 			if err := r.stop(context.WithoutCancel(ctx), api.ActionStop); err != nil {
 				return err
 			}
+			if r.options.exitCodeFrom != "" { // by now it has ended, too
+				if status, err := r.client.Stack(context.WithoutCancel(ctx), r.request.Stack.Name); err == nil {
+					return exit{code: r.abortCode(status, end.task)}
+				}
+			}
 		}
 		return end.err
 	case <-interrupts:
