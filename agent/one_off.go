@@ -198,6 +198,9 @@ func oneOffSpec(req *api.RunRequest) *spec.Service {
 	s := req.Spec
 	s.Replicas, s.Restart, s.OneShot, s.ContainerName, s.MACAddress = 1, spec.RestartPolicy{Condition: spec.RestartNo}, false, "", ""
 	s.DependsOn = nil
+	if s.Image == "" {
+		s.Image = req.Stack.ImageOf(s.Name) // it is only built
+	}
 	s.Networks = slices.Clone(s.Networks)
 	for i := range s.Networks {
 		at := &s.Networks[i]

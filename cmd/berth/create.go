@@ -24,6 +24,7 @@ berth up --no-start. Containers are made when they are started.` + exitStatus(),
 	f := cmd.Flags()
 	f.BoolVar(&o.forceRecreate, "force-recreate", false, "replace tasks that have not changed, too")
 	f.BoolVar(&o.noRecreate, "no-recreate", false, "leave existing tasks alone, even if they changed")
+	addBuildFlags(f, &o.build, &o.noBuild)
 	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "remove services that the file no longer has")
 	f.BoolVar(&o.quietPull, "quiet-pull", false, "show no progress of pulls")
 	f.StringVar(&o.pull, "pull", "", "pull images, `WHEN`: always, missing, never (default: as the file says)")

@@ -17,6 +17,7 @@ type runOptions struct {
 	detach, remove, noTTY, tty, interactive bool
 	noDeps, servicePorts, aliases           bool
 	quietPull, quiet                        bool
+	build, quietBuild                       bool
 	pull, name                              string
 
 	overrides runOverrides
@@ -63,6 +64,8 @@ passed on to it.` + exitStatus(
 	f.BoolVarP(&o.servicePorts, "service-ports", "P", false, "publish the service's ports")
 	f.BoolVar(&o.aliases, "use-aliases", false, "answer to the service's names, too")
 	f.BoolVar(&o.quietPull, "quiet-pull", false, "show no progress of pulls")
+	f.BoolVar(&o.build, "build", false, "build images before, also those that are here")
+	f.BoolVar(&o.quietBuild, "quiet-build", false, "show no progress of builds")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress at all")
 	f.StringVar(&o.pull, "pull", "", "pull images, `WHEN`: always, missing, never (default: as the file says)")
 	f.StringVar(&o.name, "name", "", "`NAME` of the container")
@@ -96,6 +99,13 @@ func (a *app) run(ctx context.Context, o *runOptions, service string) error {
 	}
 	client, err := a.agent(ctx)
 	if err != nil {
+		return err
+	}
+	when, err := buildWhen(o.build, false)
+	if err != nil {
+		return err
+	}
+	if err := a.ensureBuilt(ctx, client, &req.Stack, when, o.pull, o.quietBuild || o.quiet); err != nil {
 		return err
 	}
 	task, err := a.makeTask(client.Run(ctx, req), o)

@@ -182,7 +182,7 @@ func (a *app) up(ctx context.Context, o upOptions, services []string) error {
 	}
 	r := &rollout{app: a, client: client, request: req, options: o, named: services, began: time.Now()}
 	if o.watch {
-		if r.watching, err = a.newWatching(ctx, client, watchOptions{}, services); err != nil {
+		if r.watching, err = a.newWatching(ctx, client, watchOptions{prune: true}, services); err != nil {
 			return err
 		}
 	}

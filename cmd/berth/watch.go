@@ -68,7 +68,8 @@ func (a *app) watchCommand(ctx context.Context, o watchOptions, services []strin
 	return exit{code: exitInterrupted}
 }
 
-// newWatching reads what the Compose file wants to be watched. Findings in the
+// newWatching reads what the Compose file wants to be watched, and notes changes
+// from now on: what changes while the services come up is not missed. Findings in the
 // file are told by what brings the services up.
 func (a *app) newWatching(ctx context.Context, client *api.Client, o watchOptions, services []string) (*watching, error) {
 	load, err := a.options()
@@ -87,7 +88,11 @@ func (a *app) newWatching(ctx context.Context, client *api.Client, o watchOption
 	if err != nil {
 		return nil, err
 	}
-	return &watching{app: a, client: client, stack: result.Stack.Name, rules: rules, options: o}, nil
+	files, err := newFileWatch(rules)
+	if err != nil {
+		return nil, err
+	}
+	return &watching{app: a, client: client, stack: result.Stack.Name, rules: rules, files: files, options: o}, nil
 }
 
 // watching acts on changes of files.
@@ -96,6 +101,7 @@ type watching struct {
 	client  *api.Client
 	stack   string
 	rules   []watchRule
+	files   *fileWatch
 	options watchOptions
 
 	mu sync.Mutex // one batch at a time
@@ -103,10 +109,6 @@ type watching struct {
 
 // run watches until ctx ends.
 func (w *watching) run(ctx context.Context) error {
-	files, err := newFileWatch(w.rules)
-	if err != nil {
-		return err
-	}
 	for _, r := range w.rules {
 		if !r.initial || !r.syncs() {
 			continue
@@ -118,7 +120,7 @@ func (w *watching) run(ctx context.Context) error {
 		w.report(w.sync(ctx, &r, list))
 	}
 	w.say("watching")
-	return files.run(ctx, func(changed []string) { w.act(ctx, changed) })
+	return w.files.run(ctx, func(changed []string) { w.act(ctx, changed) })
 }
 
 func (w *watching) say(format string, args ...any) {
@@ -275,7 +277,17 @@ func (w *watching) exec(ctx context.Context, r *watchRule) error {
 	return nil
 }
 
-// rebuild says that this program can't build.
-func (w *watching) rebuild(_ context.Context, name string) error {
-	return hinted{fmt.Errorf("%s is to be rebuilt, and this berth builds no images", name), "build it elsewhere, then `berth up` again"}
+// rebuild builds the image of a service and replaces its containers.
+func (w *watching) rebuild(ctx context.Context, name string) error {
+	w.say("%s: rebuilding", name)
+	if err := w.up(ctx, upOptions{detach: true, build: true, noDeps: true, quietPull: w.options.quiet}, []string{name}); err != nil {
+		return err
+	}
+	if !w.options.prune {
+		return nil
+	}
+	if _, err := w.client.PruneImages(ctx, false); err != nil && !api.HasCode(err, api.CodeConflict) {
+		return fmt.Errorf("remove replaced images: %w", err)
+	}
+	return nil
 }
