@@ -10,6 +10,7 @@
 //	bad      bad versions under load: all of them go back
 //	kill     the agent killed at random, under load and amid rollouts
 //	ten      ten replicas rolled two at a time: the time and its parts
+//	cli      what the commands cost that ask no agent: time and peak memory
 //	manners  what a service's own way of stopping costs
 //
 // Everything runs in private network and mount namespaces and is gone
@@ -61,6 +62,7 @@ var sections = []section{
 	{"ten", rolling(rollout.Ten)},
 	{"manners", rolling(rollout.Manners)},
 	{"vip", vip},
+	{"cli", cliCost},
 }
 
 func main() {

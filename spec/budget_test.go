@@ -117,3 +117,27 @@ func TestLoad_FIFO_DoesNotHang(t *testing.T) {
 		}
 	}
 }
+
+// TestLoad_ManyMistakes_LittleWork: to find them all the loader is asked again
+// and again, but not without end.
+func TestLoad_ManyMistakes_LittleWork(t *testing.T) {
+	for _, services := range []int{8, 60, 300} {
+		dir := write(t, "-- compose.yaml --\nservices:\n"+repeat(services, func(i int) string {
+			return fmt.Sprintf("  s%d:\n    image: nginx\n    ports: {a: b}\n    tty: perhaps\n    volumes: [\"./a:/a\", \"./b:/b\"]\n", i)
+		}))
+		var r *spec.Result
+		size, objects := allocated(func() {
+			var err error
+			if r, err = spec.Load(t.Context(), spec.Options{Dir: dir, Environ: []string{}}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if size > maxBadBytes || objects > maxBadObjects {
+			t.Errorf("%d services: %d bytes in %d objects", services, size, objects)
+		}
+		t.Logf("%d services: %d errors, %d KiB in %d objects", services, len(r.Diagnostics), size>>10, objects)
+		if services == 8 && len(r.Diagnostics) != 16 {
+			t.Errorf("%d of 16 mistakes: %v", len(r.Diagnostics), r.Diagnostics)
+		}
+	}
+}

@@ -17,9 +17,9 @@ import (
 const (
 	// maxRepairs bounds how often the loader is asked again.
 	maxRepairs = 24
-	// maxRepaired is the size of files, in bytes, up to which it is asked
-	// again at all: each time costs a load.
-	maxRepaired = 64 << 10
+	// maxRepaired is how many bytes it may read again in all: each time costs
+	// a load, 4 ms for a kilobyte.
+	maxRepaired = 48 << 10
 )
 
 // cut is an attribute that was taken out.
@@ -41,12 +41,12 @@ func (l *loading) more(ctx context.Context) {
 	for _, s := range l.main {
 		total += len(s.data)
 	}
-	if total > maxRepaired || l.o.NoInterpolate {
+	if total == 0 || total > maxRepaired || l.o.NoInterpolate {
 		return
 	}
 	r := repairs{loading: l}
 	l.key = ""
-	for range maxRepairs {
+	for range min(maxRepairs, maxRepaired/total) {
 		if !r.cutAll() {
 			return
 		}
