@@ -66,9 +66,14 @@ demo-down: ## Take away everything that the demo made
 	@hack/demo down
 
 .PHONY: install
-install: build ## Install both programs below PREFIX (/usr/local)
+install: build ## Install both programs, man pages and completions below PREFIX (/usr/local)
 	install -D -m 0755 bin/berth $(DESTDIR)$(PREFIX)/bin/berth
 	install -D -m 0755 bin/berthd $(DESTDIR)$(PREFIX)/bin/berthd
+	bin/berth man $(DESTDIR)$(PREFIX)/share/man/man1
+	mkdir -p $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	bin/berth completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
+	bin/berth completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_berth
+	bin/berth completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/berth.fish
 
 .PHONY: clean
 clean: ## Remove what was built here (the fixture cache stays)

@@ -68,6 +68,8 @@ func (a *app) completeFlags(cmd *cobra.Command) {
 			find = cobra.FixedCompletions([]string{f.DefValue, formatJSON}, cobra.ShellCompDirectiveNoFileComp)
 		case f.Name == "project-name":
 			find = a.completeStacks
+		case f.Name == "profile":
+			find = a.completeProfiles
 		case f.Name == "revision", f.Name == "expect-revision":
 			find = func(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 				return a.completeRevisions(cmd, nil, toComplete)
@@ -182,6 +184,22 @@ func (a *app) completeExec(cmd *cobra.Command, args []string, toComplete string)
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	return a.completeServices(cmd, args, toComplete)
+}
+
+// completeProfiles offers the profiles of the Compose file.
+func (a *app) completeProfiles(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, _ *api.Client) []string {
+		o, err := a.options()
+		if err != nil {
+			return nil
+		}
+		o.NoInterpolate = true
+		result, err := spec.Load(ctx, o)
+		if err != nil {
+			return nil
+		}
+		return without(result.Profiles(), nil, toComplete)
+	})
 }
 
 // completeStacks offers the stacks that the agent has, for -p.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"berth/cli"
 )
 
 // Values of --format. A command takes some of them.
@@ -20,6 +22,17 @@ func checkFormat(format string, allowed ...string) error {
 		return nil
 	}
 	return fmt.Errorf("--format %q: want %s", format, strings.Join(allowed, " or "))
+}
+
+// checkListFormat is checkFormat for lists, which templates can print as well.
+func checkListFormat(format string) error {
+	if cli.IsTemplate(format) {
+		return nil
+	}
+	if err := checkFormat(format, formatTable, formatJSON); err != nil {
+		return fmt.Errorf("%w, or a template such as '{{.Name}}'", err)
+	}
+	return nil
 }
 
 // checkPullPolicy refuses a --pull or --policy that does not exist.

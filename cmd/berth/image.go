@@ -41,7 +41,7 @@ it. With --format json it prints one object a line.` + exitStatus(),
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format, formatTable, formatJSON); err != nil {
+			if err := checkListFormat(format); err != nil {
 				return err
 			}
 			client, err := a.agent(cmd.Context())
@@ -61,6 +61,9 @@ it. With --format json it prints one object a line.` + exitStatus(),
 					fmt.Fprintln(a.stdout, cli.ShortID(i.ID, whole))
 				}
 				return nil
+			case cli.IsTemplate(format):
+				rows := cli.ImageRows(images, time.Now(), whole)
+				return rows.Write(a.stdout, format)
 			case format == formatJSON:
 				return printJSONLines(a.stdout, images)
 			}
@@ -69,7 +72,7 @@ it. With --format json it prints one object a line.` + exitStatus(),
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "ids only")
 	cmd.Flags().BoolVar(&whole, "no-trunc", false, "do not cut ids")
-	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table or json")
+	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table, json or a Go template")
 	return cmd
 }
 

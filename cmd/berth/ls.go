@@ -33,13 +33,13 @@ objects with Name, Status, ConfigFiles and Revision.` + exitStatus(),
 	}
 	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "also stacks of which nothing runs")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "names only")
-	cmd.Flags().StringVar(&o.format, "format", formatTable, "`FORMAT`: table or json")
+	cmd.Flags().StringVar(&o.format, "format", formatTable, "`FORMAT`: table, json or a Go template")
 	cmd.Flags().StringArrayVar(&o.filter, "filter", nil, "`name=NAME`: only this stack")
 	return cmd
 }
 
 func (a *app) ls(ctx context.Context, o lsOptions) error {
-	if err := checkFormat(o.format, formatTable, formatJSON); err != nil {
+	if err := checkListFormat(o.format); err != nil {
 		return err
 	}
 	names, err := filterValues(o.filter, "name")
@@ -64,6 +64,9 @@ func (a *app) ls(ctx context.Context, o lsOptions) error {
 			fmt.Fprintln(a.stdout, cli.Escape(s.Name))
 		}
 		return nil
+	case cli.IsTemplate(o.format):
+		rows := cli.LSRows(stacks)
+		return rows.Write(a.stdout, o.format)
 	case o.format == formatJSON:
 		return cli.WriteLSJSON(a.stdout, stacks)
 	}

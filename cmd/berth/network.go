@@ -31,7 +31,7 @@ func newNetworkLs(a *app) *cobra.Command {
 --format json it prints one object a line.` + exitStatus(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkFormat(format, formatTable, formatJSON); err != nil {
+			if err := checkListFormat(format); err != nil {
 				return err
 			}
 			client, err := a.agent(cmd.Context())
@@ -48,6 +48,9 @@ func newNetworkLs(a *app) *cobra.Command {
 					fmt.Fprintln(a.stdout, cli.Escape(n.Name))
 				}
 				return nil
+			case cli.IsTemplate(format):
+				rows := cli.NetworkRows(networks)
+				return rows.Write(a.stdout, format)
 			case format == formatJSON:
 				return printJSONLines(a.stdout, networks)
 			}
@@ -55,7 +58,7 @@ func newNetworkLs(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
-	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table or json")
+	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table, json or a Go template")
 	return cmd
 }
 

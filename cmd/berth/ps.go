@@ -47,14 +47,14 @@ A service that fits no node (deploy.placement) has a row that says why.` + exitS
 	f.BoolVar(&o.services, "services", false, "names of services only")
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "do not cut commands")
 	f.BoolVar(&o.orphans, "orphans", true, "also services that the file no longer has")
-	f.StringVar(&o.format, "format", formatTable, "`FORMAT`: table or json")
+	f.StringVar(&o.format, "format", formatTable, "`FORMAT`: table, json or a Go template")
 	f.StringArrayVar(&o.filter, "filter", nil, "`status=STATE`: only containers in this state")
 	f.StringArrayVar(&o.status, "status", nil, "only containers in this `STATE`: created, running, paused, restarting, removing, exited, pending")
 	return cmd
 }
 
 func (a *app) ps(ctx context.Context, o psOptions, services []string) error {
-	if err := checkFormat(o.format, formatTable, formatJSON); err != nil {
+	if err := checkListFormat(o.format); err != nil {
 		return err
 	}
 	states, err := filterValues(o.filter, "status")
@@ -87,6 +87,9 @@ func (a *app) ps(ctx context.Context, o psOptions, services []string) error {
 		return a.printLines(tasks, func(t api.Task) string { return t.Service })
 	case o.quiet:
 		return a.printLines(tasks, func(t api.Task) string { return t.ID })
+	case cli.IsTemplate(o.format):
+		rows := cli.PSRows(tasks, time.Now())
+		return rows.Write(a.stdout, o.format)
 	case o.format == formatJSON:
 		return cli.WritePSJSON(a.stdout, tasks, time.Now())
 	}

@@ -148,7 +148,8 @@ Global flags may stand before or after the command.` + exitStatus(
 	add(groupThings, newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a), newSecret(a), newConfigs(a))
 	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))
 
-	add(groupHost, newSystem(a), newAdopt(a))
+	add(groupHost, newSystem(a), newAdopt(a), newMan(a))
+	add(groupFile, newInit(a))
 
 	root.SetCompletionCommandGroupID(groupHost)
 	root.SetHelpCommandGroupID(groupHost)

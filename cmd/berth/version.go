@@ -28,7 +28,7 @@ no agent.` + exitStatus(),
 			return a.version(cmd.Context(), format)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", formatText, "`FORMAT`: text or json")
+	cmd.Flags().StringVarP(&format, "format", "f", formatText, "`FORMAT`: text (or pretty) or json")
 	cmd.Flags().BoolVar(&short, "short", false, "only the version of berth")
 	return cmd
 }
@@ -40,7 +40,7 @@ type versions struct {
 }
 
 func (a *app) version(ctx context.Context, format string) error {
-	if err := checkFormat(format, formatText, formatJSON); err != nil {
+	if err := checkFormat(format, formatText, "pretty", formatJSON); err != nil {
 		return err
 	}
 	v := versions{Version: version}

@@ -33,7 +33,7 @@ func newVolumeLs(a *app) *cobra.Command {
 --format json it prints one object a line.` + exitStatus(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkFormat(format, formatTable, formatJSON); err != nil {
+			if err := checkListFormat(format); err != nil {
 				return err
 			}
 			client, err := a.agent(cmd.Context())
@@ -50,6 +50,9 @@ func newVolumeLs(a *app) *cobra.Command {
 					fmt.Fprintln(a.stdout, cli.Escape(v.Name))
 				}
 				return nil
+			case cli.IsTemplate(format):
+				rows := cli.VolumeRows(volumes)
+				return rows.Write(a.stdout, format)
 			case format == formatJSON:
 				return printJSONLines(a.stdout, volumes)
 			}
@@ -57,7 +60,7 @@ func newVolumeLs(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "names only")
-	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table or json")
+	cmd.Flags().StringVar(&format, "format", formatTable, "`FORMAT`: table, json or a Go template")
 	return cmd
 }
 
