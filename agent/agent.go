@@ -176,7 +176,7 @@ func (a *Agent) assemble() error {
 func (a *Agent) runtimeConfig() runtime.Config {
 	return runtime.Config{
 		Root: a.cfg.Root, Run: a.cfg.Run, CgroupParent: a.cfg.CgroupParent,
-		Runtime: a.cfg.Runtime, Conmon: a.cfg.Conmon, Init: a.cfg.Executable,
+		Runtime: a.cfg.Runtime, Runtimes: a.cfg.Runtimes, CDI: a.cfg.CDI, Conmon: a.cfg.Conmon, Init: a.cfg.Executable,
 		Warn: func(id, text string) {
 			a.log.Warn("a container is not quite as asked", "task", id, "what", text)
 			a.events.task(a.w.task(id), "warning", text)

@@ -111,6 +111,12 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 	if err := a.checkStack(next); err != nil {
 		return nil, err
 	}
+	if err := a.checkMachine(next); err != nil {
+		return nil, err
+	}
+	if err := a.checkGeneric(req, next, report); err != nil {
+		return nil, err
+	}
 	if err := a.checkMemory(req, cur, rev, next, &record, report); err != nil {
 		return nil, err
 	}

@@ -364,9 +364,9 @@ func TestUp_WhatCanNotWork_IsOneProblemWithItsPlace_AndNothingChanges(t *testing
 			set(st, "db", published(tcp(8080, 80)))
 			set(st, "web", published(tcp(8080, 81)))
 		}, 10, "8080/tcp is published by service db"},
-		{"another engine's container", api.CodeInvalid, func(_ *bench, st *spec.Stack) {
+		{"a container that nobody knows", api.CodeInvalid, func(_ *bench, st *spec.Stack) {
 			set(st, "db", func(s *spec.Service) { s.NetworkMode, s.Networks = "container:x", nil })
-		}, 20, "use service:NAME"},
+		}, 20, "no container x of Berth's runs"},
 		{"subnet in use", api.CodeInvalid, func(b *bench, st *spec.Stack) {
 			b.up(stackOf("other", web))
 			st.Networks["default"] = spec.Network{Key: "default", Name: "shop_default", IPAM: []spec.IPAMPool{{Subnet: "10.210.0.0/25"}}}

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -42,9 +41,6 @@ func (a *Agent) checkStack(r *store.Revision) error {
 			}
 		}
 		checkMounts(v, r, &svc, fail)
-		if parent, ok := strings.CutPrefix(svc.NetworkMode, "container:"); ok {
-			fail("services."+name+".network_mode", "network_mode container:%s names a container of another engine; use service:NAME", parent)
-		}
 	}
 	return errs.ErrorOrNil()
 }

@@ -39,6 +39,14 @@ type Config struct {
 	// Runtime is the OCI runtime, crun or runc, as a path. Default: crun if
 	// it works here, else runc.
 	Runtime string `yaml:"runtime"`
+	// Runtimes are paths of further OCI runtimes, by the name that runtime: of a
+	// service has. crun and runc need no entry. Default: none.
+	Runtimes map[string]string `yaml:"runtimes"`
+	// CDI are the folders of device specifications. Default: /etc/cdi, /run/cdi.
+	CDI []string `yaml:"cdi"`
+	// Generic are the node's generic resources, by kind: what services may
+	// reserve with deploy.resources.reservations.generic_resources. Default: none.
+	Generic map[string]int64 `yaml:"generic_resources"`
 	// Conmon is its path. Default: found in PATH and /usr/libexec.
 	Conmon string `yaml:"conmon"`
 	// Group may use the API socket. Default: root's group only.

@@ -38,14 +38,20 @@ func (a *Agent) container(ctx context.Context, t *store.Task, img images.Image, 
 		Resources: resources(s.Resources), ShmSize: s.ShmSize, OomScore: s.OomScore,
 		CapAdd: s.CapAdd, CapDrop: s.CapDrop, Privileged: s.Privileged, ReadOnly: s.ReadOnly,
 		DeviceCgroupRules: s.DeviceCgroupRules, Sysctls: s.Sysctls, SecurityOpt: s.SecurityOpt,
-		PidMode: host(s.PidMode), IpcMode: host(s.IpcMode), UtsMode: host(s.UtsMode), CgroupMode: s.CgroupMode,
+		CgroupMode: s.CgroupMode, CgroupParent: s.CgroupParent, Runtime: s.Runtime, Umask: s.Umask, Blkio: blkio(s.Blkio),
 		Ulimits: map[string]runtime.Ulimit{},
 	}
 	if len(c.Args) == 0 {
 		return c, release, fmt.Errorf("%w: neither the service nor image %s has one; set command", errNoCommand, t.Image)
 	}
-	if s.NetworkMode == "host" && s.Hostname == "" {
+	if err := a.namespaces(t, &c); err != nil {
+		return c, release, err
+	}
+	if s.NetworkMode == "host" && s.Hostname == "" && s.UtsMode == "" {
 		c.Hostname, c.UtsMode = "", "host"
+	}
+	if c.CDI, err = a.devices(s); err != nil {
+		return c, release, err
 	}
 	for _, u := range s.Ulimits {
 		c.Ulimits[u.Name] = runtime.Ulimit{Soft: u.Soft, Hard: u.Hard}
@@ -77,13 +83,6 @@ func first(values ...string) string {
 	return ""
 }
 
-func host(mode string) string {
-	if mode == "host" {
-		return mode
-	}
-	return ""
-}
-
 // arguments are entrypoint and command. A service's entrypoint drops the
 // image's command, as in Docker.
 func arguments(s *spec.Service, img images.Image) []string {
@@ -110,6 +109,7 @@ func resources(r spec.Resources) runtime.Resources {
 		NanoCPUs: r.NanoCPUs, Memory: r.Memory, MemoryReservation: r.MemoryReservation, MemorySwap: r.MemorySwap,
 		MemorySwappiness: r.MemorySwappiness, Pids: r.Pids, CPUShares: r.CPUShares, CPUQuota: r.CPUQuota,
 		CPUPeriod: r.CPUPeriod, Cpuset: r.Cpuset, OomKillDisable: r.OomKillDisable,
+		CPURTPeriod: r.CPURTPeriod, CPURTRuntime: r.CPURTRuntime,
 	}
 }
 

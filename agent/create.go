@@ -113,6 +113,9 @@ func (a *Agent) makeContainer(ctx context.Context, t *store.Task) error {
 		return err
 	})
 	g.Go(func() error {
+		if err := a.limitStorage(t); err != nil {
+			return err
+		}
 		err := a.images.Mount(gctx, img.Digest, images.Mount{
 			Target: rootfs,
 			Upper:  filepath.Join(a.taskRoot(t.ID), "upper"),
@@ -207,10 +210,17 @@ func (a *Agent) unmake(ctx context.Context, t *store.Task) error {
 		errs = append(errs, a.networks.Detach(ctx, t.ID))
 	}
 	crash.At("unmake.network")
+	errs = append(errs, unmountShm(a.shmDir(t.ID)))
 	errs = append(errs, a.images.Unmount(filepath.Join(a.taskRun(t.ID), "rootfs")))
 	crash.At("unmake.rootfs")
 	errs = append(errs, a.secrets.Withdraw(t.ID), os.RemoveAll(a.taskRun(t.ID)))
 	crash.At("unmake.run")
+	if t.Spec.StorageSize > 0 {
+		if _, err := os.Stat(filepath.Join(a.taskRoot(t.ID), "upper")); err == nil {
+			// The file system would keep the limit for ever.
+			errs = append(errs, images.Limit(t.ID, 0, filepath.Join(a.taskRoot(t.ID), "upper")))
+		}
+	}
 	errs = append(errs, os.RemoveAll(a.taskRoot(t.ID)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up after %s: %w", t.Name(), err)

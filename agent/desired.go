@@ -207,9 +207,7 @@ func (a *Agent) desired(v view, s *store.Stack, r *store.Revision) reconciler.St
 			Stopped:   s.Stopped[name], Drain: drain(&svc), Grace: grace(s, &svc),
 		}
 		e.Fits, e.Unfit, _ = fits(a.node, &svc)
-		if parent, ok := strings.CutPrefix(svc.NetworkMode, "service:"); ok {
-			e.SharesNetwork = parent
-		}
+		e.Shares, e.Containers = shares(v, &svc)
 		for _, at := range svc.Networks {
 			e.Networks = append(e.Networks, r.Stack.Networks[at.Network].Name)
 		}
@@ -367,7 +365,7 @@ func (a *Agent) observeTask(t *store.Task) reconciler.Task {
 		// One that is being withdrawn still may get connections, and serves no more.
 		Published: t.Published && t.Rotation, Exposed: t.Published || t.Rotation, WithdrawnAt: t.Withdrawn, StopAt: t.StopAt, KilledAt: t.KilledAt,
 		StartedAt: t.Started, FinishedAt: t.Finished, ExitCode: t.ExitCode, Lost: t.Lost,
-		Failures: t.Failures, Restarts: t.Restarts, Restarted: t.Restarted, Parent: t.Parent, Reason: t.Reason,
+		Failures: t.Failures, Restarts: t.Restarts, Restarted: t.Restarted, Parents: parents(t), Reason: t.Reason,
 		Unstartable: t.Unstartable, Retry: t.Retry, LastLine: t.LastLine,
 	}
 	if len(t.Endpoints) > 0 { // else it has no address that connections lead to

@@ -22,6 +22,7 @@ import (
 	"berth/images"
 	"berth/overlaynet"
 	"berth/runtime"
+	"berth/runtime/cdi"
 	"berth/secrets"
 	"berth/store"
 )
@@ -444,6 +445,15 @@ func (f *fakeContainers) Delete(ctx context.Context, id string) error {
 	f.vanish(id)
 	return nil
 }
+
+func (f *fakeContainers) CheckRuntime(name string) error {
+	if name == "" || name == "crun" {
+		return nil
+	}
+	return fmt.Errorf("%w: there is no runtime %q", runtime.ErrInvalid, name)
+}
+
+func (f *fakeContainers) Devices() *cdi.Registry { return cdi.Read() }
 
 func (f *fakeContainers) RemoveLog(id string) error {
 	f.mu.Lock()

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"berth/api"
@@ -144,6 +143,9 @@ func (a *Agent) makeOneOff(ctx context.Context, req *api.RunRequest, report func
 	part := partOf(&req.Stack, oneOffSpec(req))
 	r := &store.Revision{Stack: part, Digests: map[string]string{}}
 	if err := a.checkStack(r); err != nil {
+		return nil, err
+	}
+	if err := a.checkMachine(r); err != nil {
 		return nil, err
 	}
 	if err := a.pullAll(ctx, &api.ApplyRequest{Pull: req.Pull, Auth: req.Auth}, r, report); err != nil {
@@ -289,10 +291,8 @@ func (a *Agent) putOneOff(c *change, t *store.Task, r *store.Revision) error {
 		}
 	}
 	t.Revision = s.Revision
-	if parent, ok := strings.CutPrefix(t.Spec.NetworkMode, "service:"); ok {
-		if t.Parent = runningTask(c, t.Stack, parent); t.Parent == "" {
-			return conflict("", "no task of %s runs, whose network %s is to share", parent, t.Service)
-		}
+	if err := runningParents(c, t); err != nil {
+		return err
 	}
 	if err := a.giveAddresses(c, t, r, &t.Spec); err != nil {
 		return err

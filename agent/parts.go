@@ -8,6 +8,7 @@ import (
 	"berth/images"
 	"berth/overlaynet"
 	"berth/runtime"
+	"berth/runtime/cdi"
 	"berth/secrets"
 )
 
@@ -60,6 +61,10 @@ type Containers interface {
 	Update(ctx context.Context, id string, r runtime.Resources) error
 	// Delete kills what still runs and removes all but the log. Idempotent.
 	Delete(ctx context.Context, id string) error
+	// CheckRuntime says whether there is an OCI runtime of this name.
+	CheckRuntime(name string) error
+	// Devices reads what CDI devices there are now.
+	Devices() *cdi.Registry
 	// RemoveLog removes the log files of a deleted container.
 	RemoveLog(id string) error
 	// Status of one container; runtime.ErrNotFound if no trace is left.

@@ -91,7 +91,7 @@ func (a *Agent) newTask(c *change, s *store.Stack, r *store.Revision, d *derived
 		Stack: s.Name, Service: act.Service, Slot: act.Slot, Attempt: act.Attempt, Revision: r.Number,
 		Key: d.keys[act.Service], InPlace: d.inPlace[act.Service],
 		Contents: inPlaceContents(r, act.Service),
-		Image:    svc.Image, Digest: r.Digests[act.Service], Spec: svc, Parent: act.Parent,
+		Image:    svc.Image, Digest: r.Digests[act.Service], Spec: svc, Parent: act.Parents[svc.NetworkMode], Parents: act.Parents,
 		State: store.StatePending, Created: time.Now(), Failures: act.Failures, Restarts: act.Restarts, Restarted: act.Restarted,
 	}
 	if err := a.giveAddresses(c, &t, r, &svc); err != nil {

@@ -114,16 +114,6 @@ func (a *Agent) mountsOf(c *change, t *store.Task, name string, readOnly bool) e
 	return nil
 }
 
-// containerNamed finds a live task by its id, its name or container_name.
-func containerNamed(tasks []*store.Task, name string) *store.Task {
-	for _, o := range tasks {
-		if o.Live() && (o.ID == name || o.Name() == name || o.Spec.ContainerName == name) {
-			return o
-		}
-	}
-	return nil
-}
-
 // willBeNamed says that r has a service whose container gets that name.
 func willBeNamed(r *store.Revision, name string) bool {
 	for _, svc := range r.Stack.Services {

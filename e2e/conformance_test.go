@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -53,8 +54,8 @@ func playConformance(t *testing.T, which, builder string) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts %s: %v", which, err)
 	}
-	journal := filepath.Join(t.TempDir(), "journal")
-	m := newMachine(t, "labels: {disk: ssd}", "journal: "+journal)
+	journal, devices := filepath.Join(t.TempDir(), "journal"), t.TempDir()
+	m := newMachine(t, "labels: {disk: ssd}", "journal: "+journal, "cdi: ["+devices+"]", "generic_resources: {SSD: 2}")
 	m.must(t, "ls") // starts the agent
 	c := &tally{T: t}
 	t.Cleanup(func() {
@@ -66,7 +67,7 @@ func playConformance(t *testing.T, which, builder string) {
 	testscript.RunT(c, testscript.Params{
 		Files: scripts,
 		Setup: func(env *testscript.Env) error {
-			env.Vars = append(env.Vars, "JOURNAL="+journal)
+			env.Vars = append(env.Vars, "JOURNAL="+journal, "CDI_DIR="+devices)
 			return m.script(t, env)
 		},
 		Condition: func(name string) (bool, error) {
@@ -108,6 +109,7 @@ func (m *machine) script(t *testing.T, env *testscript.Env) error {
 	env.Vars = append(env.Vars,
 		"PATH="+filepath.Dir(program(t, "berth"))+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"BERTH_ROOT="+m.root, "BERTH_RUN="+m.run, "BERTH_CONFIG="+m.config,
+		"BLOCKDEVICE="+blockDevice(), "ARCH="+runtime.GOARCH,
 		"COMPOSE_PROJECT_NAME="+name, "REGISTRY="+mirror(t))
 	env.Defer(func() {
 		down := exec.Command(program(t, "berth"), "-p", name, "down", "--volumes", "--timeout", "0")
@@ -147,11 +149,39 @@ func datagrams(ts *testscript.TestScript, _ bool, args []string) {
 
 // capability says what this machine has, for conditions in scripts.
 func capability(name string) (bool, error) {
-	if name == "cgroup2" {
-		_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	there := func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}
+	cgroup2 := there("/sys/fs/cgroup/cgroup.controllers")
+	switch name {
+	case "cgroup2":
+		return cgroup2, nil
+	case "memsw": // cgroup v1 that accounts swap
+		return there("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"), nil
+	case "blkio":
+		return cgroup2 || there("/sys/fs/cgroup/blkio"), nil
+	case "realtime":
+		return there("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"), nil
+	case "blockdevice":
+		return blockDevice() != "", nil
+	case "runc":
+		_, err := exec.LookPath("runc")
 		return err == nil, nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
+}
+
+// blockDevice is the path of a whole disk of this machine, or "".
+func blockDevice() string {
+	disks, _ := filepath.Glob("/sys/class/block/*/queue")
+	for _, d := range disks {
+		path := "/dev/" + filepath.Base(filepath.Dir(d))
+		if fi, err := os.Stat(path); err == nil && fi.Mode()&os.ModeDevice != 0 {
+			return path
+		}
+	}
+	return ""
 }
 
 // tally is a test that counts the scripts under it, and why some were not

@@ -58,9 +58,11 @@ type Service struct {
 	OneShot   bool
 	// Stopped by the user: tasks end and stay ended.
 	Stopped bool
-	// SharesNetwork is the service whose task's network namespace this one's
-	// tasks use (network_mode: service:NAME).
-	SharesNetwork string
+	// Shares names whose namespaces its tasks use (network_mode, pid, ipc, uts): "service:NAME", or "container:NAME" with Containers, sorted.
+	Shares []string
+	// Containers are the ids of the running tasks, of any stack, that the
+	// "container:NAME" of Shares lead to.
+	Containers map[string]string
 	// Networks are the full names of the networks it is attached to.
 	Networks []string
 	// Completed is how many slots of this version of a one-shot, from the first
@@ -181,8 +183,8 @@ type Task struct {
 	// Exclusive says that it holds something that a successor can't share with
 	// it: its service is replaced stop-first.
 	Exclusive bool
-	// Parent is the task whose network namespace it shares.
-	Parent string
+	// Parents are the tasks whose namespaces it shares, by what Shares has.
+	Parents map[string]string
 	// Grace is its own, for when its service is not known any more;
 	// nil: 10 s; <0: for ever.
 	Grace *time.Duration

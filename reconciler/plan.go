@@ -2,6 +2,8 @@ package reconciler
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -48,8 +50,9 @@ type Action struct {
 	Attempt, Failures, Restarts int
 	// Restarted is the history that the new task begins with.
 	Restarted []time.Time
-	// Parent is the task whose network namespace the new one shares.
-	Parent string
+	// Parents are the tasks whose namespaces the new one shares, by what the
+	// service's Shares has.
+	Parents map[string]string
 	// Cause says why, for plans and logs.
 	Cause string
 	// After are the indexes of actions of the same plan that end first.
@@ -94,8 +97,8 @@ func (p *Plan) String() string {
 			if a.Failures > 0 {
 				fmt.Fprintf(&b, " failures %d", a.Failures)
 			}
-			if a.Parent != "" {
-				fmt.Fprintf(&b, " in %s", a.Parent)
+			for i, share := range slices.Sorted(maps.Keys(a.Parents)) {
+				fmt.Fprintf(&b, "%s %s", []string{" in", " and"}[min(i, 1)], a.Parents[share])
 			}
 		}
 		if a.Cause != "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -209,11 +210,15 @@ func (p *planner) current(s *Service, t *Task) bool {
 	if t.Key != s.Key {
 		return false
 	}
-	if s.SharesNetwork == "" || !t.live() {
+	if !t.live() {
 		return true
 	}
-	parent := p.parent(s, t.Slot)
-	return parent == nil || parent.ID == t.Parent
+	for _, share := range s.Shares {
+		if parent := p.parent(s, share, t.Slot); parent != "" && parent != t.Parents[share] {
+			return false
+		}
+	}
+	return true
 }
 
 // pick chooses the task of a slot that is to stay: a live one of the wanted
@@ -231,18 +236,23 @@ func (p *planner) pick(s *Service, tasks []*Task) (cur *Task, old []*Task) {
 	return tasks[i], slices.Concat(tasks[:i], tasks[i+1:])
 }
 
-// parent is the running task whose network namespace slot of s shares: of the
-// same slot, else of the first. While a new one is not ready, it is the old
-// one: a bad version of the parent must not take a working pair down.
-func (p *planner) parent(s *Service, slot int) *Task {
-	var up *Task
+// parent is the id of the running task whose namespace slot of s shares, "" if
+// there is none. Of a service it is that of the same slot, else of the first.
+// While a new one is not ready, it is the old one: a bad version of the parent
+// must not take a working pair down.
+func (p *planner) parent(s *Service, share string, slot int) string {
+	service, ok := strings.CutPrefix(share, "service:")
+	if !ok {
+		return s.Containers[share]
+	}
+	up := ""
 	for _, n := range []int{slot, 1} {
-		for _, t := range p.slots[s.SharesNetwork][n] {
+		for _, t := range p.slots[service][n] {
 			if t.up() && t.Ready {
-				return t
+				return t.ID
 			}
-			if t.up() && up == nil {
-				up = t
+			if t.up() && up == "" {
+				up = t.ID
 			}
 		}
 	}
@@ -400,7 +410,7 @@ func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *in
 	}
 	st.worse(PhaseStarting, "%s-%d is being created", s.Name, slot)
 	st.Coming = st.Coming || len(old) > 0
-	stopFirst := s.Order == StopFirst || s.SharesNetwork != ""
+	stopFirst := s.Order == StopFirst || len(s.Shares) > 0
 	if other := p.exclusive(); stopFirst && other != "" {
 		p.wait(s.Name, slot, time.Time{}, other+" to end: it is no longer in the file")
 		return
@@ -421,7 +431,7 @@ func (p *planner) fill(s *Service, slot int, old []*Task, oldLive bool, busy *in
 	if len(old) > 0 {
 		a.Cause = "a new version"
 		if old[0].Key == s.Key {
-			a.Cause = "its network namespace is gone"
+			a.Cause = "its namespace is gone"
 		}
 	}
 	p.create(s, slot, a)
@@ -447,13 +457,17 @@ func (p *planner) create(s *Service, slot int, a Action) {
 	for _, t := range p.slots[s.Name][slot] {
 		a.Attempt = max(a.Attempt, t.Attempt+1)
 	}
-	if s.SharesNetwork != "" {
-		parent := p.parent(s, slot)
-		if parent == nil {
-			p.wait(s.Name, slot, time.Time{}, s.SharesNetwork+" to run: it shares its network")
+	for _, share := range s.Shares {
+		parent := p.parent(s, share, slot)
+		if parent == "" {
+			_, name, _ := strings.Cut(share, ":")
+			p.wait(s.Name, slot, time.Time{}, name+" to run: it shares its namespace")
 			return
 		}
-		a.Parent = parent.ID
+		if a.Parents == nil {
+			a.Parents = map[string]string{}
+		}
+		a.Parents[share] = parent
 	}
 	for _, n := range s.Networks {
 		if i, ok := p.networks[n]; ok {

@@ -251,7 +251,7 @@ func (m *machine) create(a Action) {
 	m.seen.Tasks = append(m.seen.Tasks, Task{
 		ID: id, Service: a.Service, Slot: a.Slot, Attempt: a.Attempt, Key: s.Key, InPlace: s.InPlace,
 		State: TaskPending, Checked: strings.HasPrefix(a.Service, "c"), Flows: -1,
-		Failures: a.Failures, Restarts: a.Restarts, Parent: a.Parent,
+		Failures: a.Failures, Restarts: a.Restarts, Parents: a.Parents,
 	})
 }
 

@@ -106,7 +106,7 @@ func (b *bench) bareBundle(id string) {
 }
 
 func (b *bench) bareStart(id string) error {
-	t := &task{id: id, bundle: b.bundle(id), rec: b.newRecord(Container{})}
+	t := &task{id: id, bundle: b.bundle(id), rec: b.newRecord(Container{}, b.oci)}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err

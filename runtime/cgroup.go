@@ -83,8 +83,6 @@ func (c cgroupFS) mode() string {
 	}
 }
 
-func (r *Runtime) cgroup(id string) string { return r.cfg.CgroupParent + "/" + id }
-
 // dir is a cgroup's folder; for v1 in the hierarchy of a controller. "" if
 // there is no such controller.
 func (c cgroupFS) dir(controller, path string) string {
@@ -185,22 +183,6 @@ func (c cgroupFS) frozen(path string) bool {
 	}
 	b, err := os.ReadFile(filepath.Join(d, "freezer.state"))
 	return err == nil && strings.HasPrefix(string(b), "FR")
-}
-
-// freeCPU takes the CPU quota away. Not through the runtime: crun 1.8 writes -1
-// as an unsigned number on v1, which the kernel refuses.
-func (c cgroupFS) freeCPU(path string) error {
-	file, value := filepath.Join(c.dir("cpu", path), "cpu.cfs_quota_us"), "-1"
-	if c.v2 {
-		file, value = filepath.Join(c.dir("", path), "cpu.max"), "max"
-	}
-	if !pathExists(file) {
-		return nil // the controller is not there: nothing is limited
-	}
-	if err := os.WriteFile(file, []byte(value), 0); err != nil {
-		return fmt.Errorf("lift the CPU limit: %w", err)
-	}
-	return nil
 }
 
 // remove deletes a cgroup's folders. A process that has just died keeps its

@@ -47,7 +47,7 @@ func findConmon(path string) (string, error) {
 func (r *Runtime) conmonArgs(t *task, c Container) []string {
 	args := []string{
 		"--api-version", "1", "-c", c.ID, "-u", c.ID, "-n", logName(c),
-		"-r", r.oci.path, "-b", t.bundle, "--persist-dir", t.bundle,
+		"-r", t.rec.Runtime, "-b", t.bundle, "--persist-dir", t.bundle,
 		"-p", inBundle(t.bundle, "pidfile"), "-P", inBundle(t.bundle, "conmon.pid"),
 		"--exit-dir", r.exitDir(), "--full-attach",
 		"-l", logDriver(r.LogPath(c.ID), c), "--no-sync-log", "--log-level", "error",

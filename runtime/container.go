@@ -18,6 +18,12 @@ type Config struct {
 	// Runtime is the path of crun or runc; "" tries crun, then runc, by
 	// running a container with each until one works.
 	Runtime string
+	// Runtimes are paths of further OCI runtimes, by the name that
+	// Container.Runtime has. crun and runc need no entry.
+	Runtimes map[string]string
+	// CDI are the folders of device specifications; /etc/cdi and /run/cdi when
+	// nil. The same device in a later folder wins.
+	CDI []string
 	// Conmon is its path; "" looks in PATH and /usr/libexec, /usr/lib.
 	Conmon string
 	// Init is the path of a static program that calls initproc.Main when its
@@ -74,10 +80,22 @@ type Container struct {
 	// SecurityOpt is Compose's security_opt: no-new-privileges[:BOOL],
 	// seccomp=unconfined|PATH, apparmor=…, label=…, systempaths=unconfined.
 	SecurityOpt []string
-	PidMode     string // "", "host" or the path of a pid namespace
-	IpcMode     string // "", "private", "host", "shareable" or a path
-	UtsMode     string // "", "host"
-	CgroupMode  string // "", "private", "host"
+	// PidMode, IpcMode, UtsMode and CgroupMode are "", "private", "host", the
+	// path of a namespace, or "container:ID" for that of a running container of
+	// this Runtime. IpcMode also "shareable" (as private), and "none": private,
+	// without a /dev/shm.
+	PidMode, IpcMode, UtsMode, CgroupMode string
+	// ShmDir is a tmpfs of the host that becomes /dev/shm; "": its own.
+	ShmDir string
+	// CgroupParent is a path below Config.CgroupParent.
+	CgroupParent string
+	// Runtime is the name of an OCI runtime, "" is the one that Open chose.
+	Runtime string
+	// Umask of the command and of execs; nil: the runtime's default, 0022.
+	Umask *uint32
+	// CDI are names of devices, vendor.com/class=name.
+	CDI   []string
+	Blkio *Blkio
 
 	// LogMaxSize and LogMaxFiles cap the log: 10 MiB and 3 when zero.
 	LogMaxSize  int64
@@ -104,6 +122,21 @@ type Resources struct {
 	Pids, CPUShares, CPUQuota, CPUPeriod            int64
 	Cpuset                                          string
 	OomKillDisable                                  bool
+	CPURTPeriod, CPURTRuntime                       int64 // µs, cgroup v1
+}
+
+// Blkio weighs and limits the use of block devices, which are named by path.
+type Blkio struct {
+	Weight                                 uint16 // 10 to 1000, 0: as the kernel has it
+	WeightDevice                           []DeviceRate
+	ReadBps, ReadIOps, WriteBps, WriteIOps []DeviceRate
+}
+
+// DeviceRate is a number for one block device: a weight, bytes or operations
+// per second.
+type DeviceRate struct {
+	Path string
+	Rate int64
 }
 
 // Ulimit is one resource limit. A value above the agent's own hard limit is

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 )
 
@@ -84,7 +85,8 @@ func (r *Runtime) Update(ctx context.Context, id string, res Resources) error {
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", id, err)
 	}
-	lift(o, t.rec.Resources, r.specs.swapAccounted())
+	r.specs.realtime(id, path.Dir(r.cgroup(id)), res, o)
+	lift(o, t.rec.Resources, r.specs.swapAccounted(), r.cg.v2)
 	b, err := json.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", id, err)
@@ -96,10 +98,9 @@ func (r *Runtime) Update(ctx context.Context, id string, res Resources) error {
 	if err := r.call(ctx, t, "update", "--resources", file, id); err != nil {
 		return fmt.Errorf("update container %s: %w", id, err)
 	}
-	if o.CPU == nil || o.CPU.Quota == nil {
-		if err := r.cg.freeCPU(r.cgroup(id)); err != nil {
-			return fmt.Errorf("update container %s: %w", id, err)
-		}
+	quota := o.CPU != nil && o.CPU.Quota != nil
+	if err := r.cg.free(r.cgroup(id), t.rec.Resources, res, quota); err != nil {
+		return fmt.Errorf("update container %s: %w", id, err)
 	}
 	t.rec.Resources = res
 	return errors.Join(t.saveRecord(), removeFile(file))

@@ -28,6 +28,22 @@ const (
 // cannot run ErrStart (some are only found by Start), a request that is wrong
 // ErrInvalid.
 func (r *Runtime) Create(ctx context.Context, c Container) error {
+	if err := r.checkCgroupParent(c); err != nil {
+		return fmt.Errorf("create container %s: %w", c.ID, err)
+	}
+	oci, err := r.runtimeNamed(c.Runtime)
+	if err != nil {
+		return fmt.Errorf("create container %s: %w", c.ID, err)
+	}
+	release, err := r.join(&c)
+	defer release()
+	if err != nil {
+		return fmt.Errorf("create container %s: %w", c.ID, err)
+	}
+	if c.CgroupParent != "" {
+		r.nested.RLock()
+		defer r.nested.RUnlock()
+	}
 	spec, err := r.specs.make(c)
 	if err != nil {
 		return fmt.Errorf("create container %s: %w", c.ID, err)
@@ -36,7 +52,8 @@ func (r *Runtime) Create(ctx context.Context, c Container) error {
 	if err != nil {
 		return err
 	}
-	t := &task{id: c.ID, bundle: r.bundle(c.ID), rec: r.newRecord(c), process: spec.Process}
+	t := &task{id: c.ID, bundle: r.bundle(c.ID), rec: r.newRecord(c, oci), process: spec.Process}
+	t.rec.Cgroup = spec.Linux.CgroupsPath
 	t.op.Lock()
 	defer t.op.Unlock()
 	if err := r.reserve(t); err != nil {
@@ -45,16 +62,18 @@ func (r *Runtime) Create(ctx context.Context, c Container) error {
 	if err := r.create(ctx, t, c, config); err != nil {
 		return errors.Join(err, r.discard(ctx, t, true))
 	}
-	r.specs.filter.learn(spec, filepath.Join(t.rec.RuntimeRoot, c.ID))
+	if oci == r.oci { // what another one compiles may be of another form
+		r.specs.filter.learn(spec, filepath.Join(t.rec.RuntimeRoot, c.ID))
+	}
 	r.follow(t)
 	// A container that died between its report and the watch is noticed here.
 	r.settle(t.id)
 	return nil
 }
 
-func (r *Runtime) newRecord(c Container) record {
+func (r *Runtime) newRecord(c Container, oci ociRuntime) record {
 	rec := record{
-		Runtime: r.oci.path, RuntimeRoot: r.oci.root(r.cfg.Run), Boot: r.boot, Rootfs: c.Rootfs,
+		Runtime: oci.path, RuntimeRoot: oci.root(r.cfg.Run), Boot: r.boot, Rootfs: c.Rootfs,
 		Created: time.Now(), Resources: c.Resources, TTY: c.TTY, Stdin: c.Stdin,
 		LogMaxSize: c.LogMaxSize, LogMaxFiles: c.LogMaxFiles, NoLog: c.NoLog,
 	}
@@ -94,6 +113,10 @@ func (r *Runtime) create(ctx context.Context, t *task, c Container, config []byt
 	if err := os.WriteFile(inBundle(t.bundle, "config.json"), config, 0o600); err != nil {
 		return fmt.Errorf("write the bundle of %s: %w", t.id, err)
 	}
+	// For who finds the bundle without a record.
+	if err := os.WriteFile(inBundle(t.bundle, "oci"), []byte(t.rec.Runtime+"\n"+t.rec.RuntimeRoot), 0o600); err != nil {
+		return fmt.Errorf("write the bundle of %s: %w", t.id, err)
+	}
 	if err := os.MkdirAll(r.logDir(t.id), 0o700); err != nil {
 		return fmt.Errorf("make the log folder of %s: %w", t.id, err)
 	}
@@ -103,6 +126,9 @@ func (r *Runtime) create(ctx context.Context, t *task, c Container, config []byt
 		return err
 	}
 	crash.At("conmon.reported")
+	if err := r.specs.weighBFQ(t.rec.Cgroup, c.Blkio); err != nil {
+		return err
+	}
 	t.rec.Init = identify(pid)
 	t.rec.Conmon = identify(readPid(inBundle(t.bundle, "conmon.pid")))
 	if t.rec.Conmon.Pid == 0 && !pathExists(r.exitFile(t.id)) {
@@ -192,9 +218,13 @@ func (r *Runtime) discard(ctx context.Context, t *task, failedCreate bool) error
 			return fmt.Errorf("delete container %s: %w", t.id, err)
 		}
 		crash.At("container.deleted")
-		r.cg.kill(r.cgroup(t.id))
-		if err := r.cg.remove(r.cgroup(t.id)); err != nil {
+		cgroup := r.cgroup(t.id)
+		r.cg.kill(cgroup)
+		if err := r.cg.remove(cgroup); err != nil {
 			return fmt.Errorf("delete container %s: %w", t.id, err)
+		}
+		if !failedCreate { // else Create holds nested, and the next prunes
+			r.pruneCgroup(cgroup)
 		}
 	}
 	r.endConmon(t)

@@ -80,7 +80,9 @@ func (r *Runtime) execProcess(t *task, e Exec) (*specs.Process, error) {
 		if err != nil {
 			return nil, err
 		}
+		umask := p.User.Umask
 		p.User = user.oci()
+		p.User.Umask = umask
 		p.Env = environment([]string{"HOME=" + user.home}, p.Env)
 		p.Env = environment(e.Env, p.Env)
 	}

@@ -26,6 +26,12 @@ type Runtime struct {
 	// rotating holds off a second RotateLogs while one runs.
 	rotating sync.Mutex
 
+	// nested is held for reading while a container is created below a cgroup
+	// parent of its own, see pruneCgroup.
+	nested sync.RWMutex
+	// others are the OCI runtimes of Config.Runtimes that were asked for.
+	others sync.Map // name -> ociRuntime
+
 	watch  *watcher
 	exits  *exitQueue
 	closed atomic.Bool
@@ -78,6 +84,9 @@ func (c Config) normal() (Config, error) {
 		c.CgroupParent = "/berth"
 	}
 	c.CgroupParent = filepath.Clean("/" + c.CgroupParent)
+	if c.CDI == nil {
+		c.CDI = []string{"/etc/cdi", "/run/cdi"}
+	}
 	if c.Warn == nil {
 		c.Warn = func(string, string) {}
 	}
@@ -171,6 +180,7 @@ func (r *Runtime) Close() error {
 	if r.nest.dir != nil {
 		r.nest.dir.Close()
 	}
+	r.cg.removeEmptyBelow(r.cfg.CgroupParent)
 	r.cg.removeEmpty(r.cfg.CgroupParent)
 	r.cg.removeEmpty(r.cfg.CgroupParent + "-conmon")
 	return err

@@ -27,10 +27,11 @@ type specMaker struct {
 	limits hostLimits
 	filter seccompCache
 	warn   func(id, text string)
+	cdi    []string // folders
 }
 
 func newSpecMaker(cfg Config, cg cgroupFS) *specMaker {
-	return &specMaker{parent: cfg.CgroupParent, init: cfg.Init, cg: cg, limits: readHostLimits(), warn: cfg.Warn}
+	return &specMaker{parent: cfg.CgroupParent, init: cfg.Init, cg: cg, limits: readHostLimits(), warn: cfg.Warn, cdi: cfg.CDI}
 }
 
 // make looks into the mounted root of c and returns the configuration. The
@@ -67,14 +68,15 @@ func (m *specMaker) make(c Container) (*specs.Spec, error) {
 			Cwd:      cwd,
 		},
 		Annotations: c.Annotations,
-		Linux:       &specs.Linux{CgroupsPath: m.parent + "/" + c.ID},
+		Linux:       &specs.Linux{CgroupsPath: cgroupOf(m.parent, c)},
 	}
-	if c.UtsMode == "host" {
+	s.Process.User.Umask = c.Umask
+	if !private(c.UtsMode) {
 		s.Hostname = ""
 	}
 	for _, step := range []func(*specs.Spec, Container) error{
 		m.namespaces, m.mounts, m.initProcess, m.capabilities, m.devices,
-		m.resources, m.rlimits, m.oomScore, m.sysctls, m.security,
+		m.resources, m.blkio, m.rlimits, m.oomScore, m.sysctls, m.security, m.injectDevices,
 	} {
 		if err := step(s, c); err != nil {
 			return nil, err
@@ -192,18 +194,17 @@ func (m *specMaker) namespaces(s *specs.Spec, c Container) error {
 	for _, n := range []struct {
 		kind specs.LinuxNamespaceType
 		mode string
-		path bool // the mode may be a path
 	}{
-		{specs.PIDNamespace, c.PidMode, true},
-		{specs.IPCNamespace, c.IpcMode, true},
-		{specs.UTSNamespace, c.UtsMode, false},
-		{specs.CgroupNamespace, c.CgroupMode, false},
+		{specs.PIDNamespace, c.PidMode},
+		{specs.IPCNamespace, c.IpcMode},
+		{specs.UTSNamespace, c.UtsMode},
+		{specs.CgroupNamespace, c.CgroupMode},
 	} {
 		switch {
 		case n.mode == "host":
-		case n.mode == "" || n.mode == "private" || n.kind == specs.IPCNamespace && n.mode == "shareable":
+		case private(n.mode) || n.kind == specs.IPCNamespace && (n.mode == "shareable" || n.mode == "none"):
 			ns = append(ns, specs.LinuxNamespace{Type: n.kind})
-		case n.path && path.IsAbs(n.mode):
+		case path.IsAbs(n.mode):
 			ns = append(ns, specs.LinuxNamespace{Type: n.kind, Path: n.mode})
 		default:
 			return invalid("%s namespace mode %q; write host or private", n.kind, n.mode)

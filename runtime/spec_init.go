@@ -17,8 +17,9 @@ func (m *specMaker) initProcess(s *specs.Spec, c Container) error {
 	if m.init == "" {
 		return invalid("init: true needs the agent's init program, and none is configured")
 	}
-	if c.PidMode != "" {
-		return invalid("init: true has no effect in a pid namespace that is not the container's own")
+	if !private(c.PidMode) {
+		m.warn(c.ID, "init: true has no effect: the pid namespace is not the container's own")
+		return nil
 	}
 	s.Mounts = append(s.Mounts, specs.Mount{
 		Destination: initPath, Type: "bind", Source: m.init,

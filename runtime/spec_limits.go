@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -143,6 +144,7 @@ func (m *specMaker) resources(s *specs.Spec, c Container) error {
 	if err != nil {
 		return err
 	}
+	m.realtime(c.ID, path.Dir(s.Linux.CgroupsPath), c.Resources, r)
 	if s.Linux.Resources != nil {
 		r.Devices = s.Linux.Resources.Devices
 	}
@@ -161,11 +163,19 @@ func (m *specMaker) ociResources(id string, r Resources) (*specs.LinuxResources,
 	mem := specs.LinuxMemory{
 		Limit: positive(r.Memory), Reservation: positive(r.MemoryReservation), Swap: m.swap(id, r),
 	}
-	if r.MemorySwappiness != nil && *r.MemorySwappiness >= 0 && !m.cg.v2 {
+	switch {
+	case r.MemorySwappiness == nil || *r.MemorySwappiness < 0:
+	case m.cg.v2:
+		m.warn(id, "mem_swappiness has no effect: cgroup v2 has none")
+	default:
 		v := uint64(*r.MemorySwappiness)
 		mem.Swappiness = &v
 	}
-	if r.OomKillDisable && !m.cg.v2 {
+	switch {
+	case !r.OomKillDisable:
+	case m.cg.v2:
+		m.warn(id, "oom_kill_disable has no effect: cgroup v2 has no such switch; oom_score_adj: -1000 comes nearest")
+	default:
 		mem.DisableOOMKiller = &r.OomKillDisable
 	}
 	if mem != (specs.LinuxMemory{}) {
@@ -262,7 +272,7 @@ func (m *specMaker) sysctls(s *specs.Spec, c Container) error {
 		}
 		out[k] = v
 	}
-	if c.Domainname != "" && c.UtsMode != "host" {
+	if c.Domainname != "" && private(c.UtsMode) {
 		out["kernel.domainname"] = c.Domainname
 	}
 	if len(out) > 0 {
@@ -290,8 +300,8 @@ func checkSysctl(k, v string, c Container) error {
 			return invalid("sysctl %s would change the host: ipc is host", k)
 		}
 	case k == "kernel.domainname" || k == "kernel.hostname":
-		if c.UtsMode == "host" {
-			return invalid("sysctl %s would change the host: uts is host", k)
+		if !private(c.UtsMode) {
+			return invalid("sysctl %s would change another's names: uts is %s", k, c.UtsMode)
 		}
 	default:
 		return invalid("sysctl %s belongs to no namespace: it would change the host", k)
@@ -313,9 +323,9 @@ func (m *specMaker) swapAccounted() bool {
 }
 
 // lift writes "no limit" for what had a limit and shall have none: a runtime
-// leaves alone what an update does not name. The CPU quota is not among them:
-// see freeCPU.
-func lift(o *specs.LinuxResources, old Resources, swap bool) {
+// leaves alone what an update does not name. Not all is among them: see
+// cgroupFS.free.
+func lift(o *specs.LinuxResources, old Resources, swap, v2 bool) {
 	none := int64(-1)
 	if o.Memory == nil {
 		o.Memory = &specs.LinuxMemory{}
@@ -328,6 +338,10 @@ func lift(o *specs.LinuxResources, old Resources, swap bool) {
 	}
 	if o.Memory.Reservation == nil && old.MemoryReservation != 0 {
 		o.Memory.Reservation = &none
+	}
+	if o.Memory.Swappiness == nil && old.MemorySwappiness != nil && !v2 {
+		usual := uint64(60) // vm.swappiness, as the kernel has it
+		o.Memory.Swappiness = &usual
 	}
 	if *o.Memory == (specs.LinuxMemory{}) {
 		o.Memory = nil

@@ -77,16 +77,29 @@ func (m *specMaker) defaultMounts(c Container) []specs.Mount {
 		bind := func(p string) specs.Mount {
 			return specs.Mount{Destination: p, Type: "bind", Source: p, Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
 		}
-		return append(out, bind("/dev/mqueue"), bind("/dev/shm"))
+		for _, p := range []string{"/dev/mqueue", "/dev/shm"} {
+			if pathExists(p) {
+				out = append(out, bind(p))
+			}
+		}
+		return out
 	}
-	return append(
-		out,
-		specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
-		specs.Mount{
-			Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
-			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", fmt.Sprintf("size=%d", shm)},
-		},
-	)
+	out = append(out, specs.Mount{
+		Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"},
+	})
+	switch {
+	case c.IpcMode == "none":
+		return out
+	case c.ShmDir != "":
+		return append(out, specs.Mount{
+			Destination: "/dev/shm", Type: "bind", Source: c.ShmDir,
+			Options: []string{"bind", "nosuid", "noexec", "nodev", "rprivate"},
+		})
+	}
+	return append(out, specs.Mount{
+		Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+		Options: []string{"nosuid", "noexec", "nodev", "mode=1777", fmt.Sprintf("size=%d", shm)},
+	})
 }
 
 // ignoredOptions belong to Docker's volume syntax and mean nothing to mount(2)

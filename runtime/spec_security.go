@@ -137,6 +137,12 @@ func (m *specMaker) security(s *specs.Spec, c Container) error {
 				return invalid("security_opt %q; write no-new-privileges:true or :false", clip(o))
 			}
 			s.Process.NoNewPrivileges = value == "" || on
+		case "writable-cgroups":
+			if on, err := strconv.ParseBool(value); err != nil && value != "" {
+				return invalid("security_opt %q; write writable-cgroups=true or =false", clip(o))
+			} else if on || value == "" {
+				writableCgroups(s)
+			}
 		case "seccomp":
 			profile = value
 		case "systempaths":
@@ -163,6 +169,15 @@ func (m *specMaker) security(s *specs.Spec, c Container) error {
 	var err error
 	s.Linux.Seccomp, err = m.seccomp(s, c, profile)
 	return err
+}
+
+// writableCgroups lets the container divide its own cgroup, as systemd does.
+func writableCgroups(s *specs.Spec) {
+	for i, mnt := range s.Mounts {
+		if mnt.Destination == "/sys/fs/cgroup" {
+			s.Mounts[i].Options = minus(mnt.Options, []string{"ro"})
+		}
+	}
 }
 
 func (m *specMaker) apparmor(s *specs.Spec, c Container, profile string) error {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 type record struct {
 	Runtime     string    `json:"runtime"` // path of the OCI runtime that made it
 	RuntimeRoot string    `json:"runtime_root"`
+	Cgroup      string    `json:"cgroup,omitempty"` // "": Config.CgroupParent/ID
 	Boot        string    `json:"boot"`
 	Rootfs      string    `json:"rootfs"`
 	Init        procID    `json:"init"`
@@ -123,7 +125,11 @@ func (r *Runtime) orphanRecord(t *task) record {
 		Runtime: r.oci.path, RuntimeRoot: r.oci.root(r.cfg.Run), Boot: r.boot,
 		LogMaxSize: defaultLogSize, LogMaxFiles: defaultLogFiles,
 	}
-	if pid := readPid(inBundle(t.bundle, "pidfile")); pid > 0 && r.inCgroup(pid, t.id) {
+	if path, root, ok := strings.Cut(readHead(inBundle(t.bundle, "oci")), "\n"); ok {
+		rec.Runtime, rec.RuntimeRoot = path, root
+	}
+	rec.Cgroup = configuredCgroup(t.bundle)
+	if pid := readPid(inBundle(t.bundle, "pidfile")); pid > 0 && inCgroup(pid, cmp.Or(rec.Cgroup, r.cfg.CgroupParent+"/"+t.id)) {
 		rec.Init = identify(pid)
 	}
 	if pid := readPid(inBundle(t.bundle, "conmon.pid")); pid > 0 && isConmonOf(pid, t.id) {
@@ -144,9 +150,24 @@ func readPid(path string) int {
 	return n
 }
 
-func (r *Runtime) inCgroup(pid int, id string) bool {
+func inCgroup(pid int, cgroup string) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	return err == nil && strings.Contains(string(b), r.cfg.CgroupParent+"/"+id)
+	return err == nil && strings.Contains(string(b), cgroup)
+}
+
+// configuredCgroup is the cgroup that a bundle's config.json asks for, "" if
+// it can't be read.
+func configuredCgroup(bundle string) string {
+	b, err := os.ReadFile(inBundle(bundle, "config.json"))
+	var s struct {
+		Linux struct {
+			CgroupsPath string `json:"cgroupsPath"`
+		} `json:"linux"`
+	}
+	if err != nil || json.Unmarshal(b, &s) != nil {
+		return ""
+	}
+	return s.Linux.CgroupsPath
 }
 
 func isConmonOf(pid int, id string) bool {

@@ -24,7 +24,6 @@ var (
 	cpusetForm    = regexp.MustCompile(`^\d+(-\d+)?(,\d+(-\d+)?)*$`)
 	deviceForm    = regexp.MustCompile(`^[rwm]+$`)
 	platformForm  = regexp.MustCompile(`^[a-z0-9]+(/[a-z0-9_]+(/[a-z0-9.]+)?)?$`)
-	securityKinds = []string{"no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "writable-cgroups", "unmask", "mask"}
 	propagations  = []string{"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
 )
 
@@ -255,12 +254,6 @@ func (c serviceCheck) devices() {
 
 // modes checks words of which only some mean something.
 func (c serviceCheck) modes() {
-	for i, o := range c.s.SecurityOpt {
-		if kind := strings.FieldsFunc(o, func(r rune) bool { return r == ':' || r == '=' }); len(kind) == 0 || !slices.Contains(securityKinds, kind[0]) {
-			c.wrongForm(fmt.Sprintf("security_opt.%d", i), fmt.Sprintf("there is no security_opt %s", o),
-				suggestion(firstOf(kind), securityKinds, "write no-new-privileges:true, seccomp=, apparmor= or label="))
-		}
-	}
 	if d := c.s.Deploy; d != nil && !slices.Contains([]string{"", "vip", "dnsrr"}, d.EndpointMode) {
 		c.wrongForm("deploy.endpoint_mode", fmt.Sprintf("deploy.endpoint_mode %q is unknown", d.EndpointMode), "write vip or dnsrr")
 	}

@@ -34,6 +34,7 @@ func (c serviceCheck) all() {
 	c.limits()
 	c.mounts()
 	c.values()
+	c.box()
 	c.updates()
 	c.forms()
 	c.placement()

@@ -61,6 +61,7 @@ func (l *loading) convert() {
 	l.preStart(st)
 	l.joinByName(st)
 	markOneShots(st)
+	shareIpc(st)
 	st.Positions = l.positions()
 	l.placeSteps(st.Positions)
 	l.placeMounts(st)

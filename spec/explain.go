@@ -364,6 +364,10 @@ func (l *loading) typeError(path, want string) Diagnostic {
 			return p.src.node(Error, v, path, subject(path)+" is a text, not "+kinds[want][0], `write a space behind the ":" or "-"`)
 		}
 	}
+	if want == "string" && strings.HasSuffix(path, ".oom_score_adj") {
+		// The schema takes any text, or a number within bounds.
+		return l.placedValue(Error, path, subject(path)+" must be a number from -1000 to 1000", "write -1000 to 1000")
+	}
 	words, ok := kinds[want]
 	if !ok {
 		words = [2]string{"a value of type " + want, ""}

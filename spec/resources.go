@@ -15,6 +15,7 @@ func (l *loading) resources(at string, s types.ServiceConfig) Resources {
 		NanoCPUs: nanoCPUs(s.CPUS), Memory: int64(s.MemLimit), MemoryReservation: int64(s.MemReservation),
 		MemorySwap: int64(s.MemSwapLimit), Pids: s.PidsLimit, CPUShares: s.CPUShares,
 		CPUQuota: s.CPUQuota, CPUPeriod: s.CPUPeriod, Cpuset: s.CPUSet, OomKillDisable: s.OomKillDisable,
+		CPURTPeriod: s.CPURTPeriod, CPURTRuntime: s.CPURTRuntime,
 	}
 	if l.wrote(at+".mem_swappiness") || s.MemSwappiness != 0 {
 		n := int64(s.MemSwappiness)
@@ -60,6 +61,9 @@ func ulimits(u map[string]*types.UlimitsConfig) []Ulimit {
 func devices(d []types.DeviceMapping) []Device {
 	var out []Device
 	for _, m := range d {
+		if isCDI(m.Source) {
+			continue
+		}
 		out = append(out, Device{
 			Source: m.Source, Target: cmp.Or(m.Target, m.Source), Permissions: cmp.Or(m.Permissions, "rwm"),
 		})

@@ -27,15 +27,18 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 		Resources: l.resources(at, s), Ulimits: ulimits(s.Ulimits), ShmSize: int64(s.ShmSize),
 		OomScore: int(s.OomScoreAdj), CapAdd: list(s.CapAdd), CapDrop: list(s.CapDrop),
 		Privileged: s.Privileged, ReadOnly: s.ReadOnly, Devices: devices(s.Devices),
-		DeviceCgroupRules: list(s.DeviceCgroupRules), Sysctls: filled(s.Sysctls), SecurityOpt: list(s.SecurityOpt),
+		DeviceCgroupRules: list(s.DeviceCgroupRules), Sysctls: filled(s.Sysctls), SecurityOpt: l.securityOpt(at, s),
 		UsernsMode: s.UserNSMode, PidMode: s.Pid, IpcMode: s.Ipc, UtsMode: s.Uts,
-		CgroupMode: s.Cgroup, CgroupParent: s.CgroupParent, Runtime: s.Runtime,
+		CgroupMode: s.Cgroup, CgroupParent: strings.Trim(s.CgroupParent, "/"), Runtime: s.Runtime,
+		Blkio: blkio(s.BlkioConfig), Umask: s.Umask, CDI: cdiNames(s.Devices), Requests: deviceRequests(s),
+		Generic:    genericResources(s),
 		StopSignal: s.StopSignal, StopGracePeriod: duration(s.StopGracePeriod),
 		PostStart: l.hooks(s.PostStart), PreStop: l.hooks(s.PreStop),
 		Restart: restart(s), Healthcheck: healthcheck(s.HealthCheck), Logging: logging(s),
 		DependsOn: l.dependencies(s), Replicas: s.GetScale(), Profiles: list(s.Profiles),
 		Attach: s.Attach,
 	}
+	out.StorageSize, _ = storageSize(s.StorageOpt)
 	ext := l.extended[name]
 	out.Readiness, out.Liveness = ext.readiness, ext.liveness
 	out.MinReady, out.Drain, out.ProgressDeadline = ext.minReady, ext.drain, ext.deadline

@@ -94,14 +94,29 @@ type Service struct {
 	// DeviceCgroupRules are rules such as "c 1:3 mr".
 	DeviceCgroupRules []string          `json:"device_cgroup_rules,omitempty"`
 	Sysctls           map[string]string `json:"sysctls,omitempty"`
-	SecurityOpt       []string          `json:"security_opt,omitempty"`
-	UsernsMode        string            `json:"userns_mode,omitempty"`
-	PidMode           string            `json:"pid,omitempty"`
-	IpcMode           string            `json:"ipc,omitempty"`
-	UtsMode           string            `json:"uts,omitempty"`
-	CgroupMode        string            `json:"cgroup,omitempty"`
-	CgroupParent      string            `json:"cgroup_parent,omitempty"`
-	Runtime           string            `json:"runtime,omitempty"`
+	// SecurityOpt is as written, but that seccomp=FILE carries the profile
+	// itself, as JSON.
+	SecurityOpt []string `json:"security_opt,omitempty"`
+	UsernsMode  string   `json:"userns_mode,omitempty"`
+	// PidMode, IpcMode and UtsMode are "", "private", "host", "service:NAME" or
+	// "container:NAME"; IpcMode also "shareable" and "none". CgroupMode is "",
+	// "private" or "host".
+	PidMode    string `json:"pid,omitempty"`
+	IpcMode    string `json:"ipc,omitempty"`
+	UtsMode    string `json:"uts,omitempty"`
+	CgroupMode string `json:"cgroup,omitempty"`
+	// CgroupParent is a path below the agent's own cgroup (CheckCgroupParent).
+	CgroupParent string  `json:"cgroup_parent,omitempty"`
+	Runtime      string  `json:"runtime,omitempty"` // "": the agent's own
+	Blkio        *Blkio  `json:"blkio_config,omitempty"`
+	Umask        *uint32 `json:"umask,omitempty"`        // nil: the runtime's, 0022
+	StorageSize  int64   `json:"storage_size,omitempty"` // bytes that it may write outside volumes; 0: no limit
+	// CDI are names of devices such as vendor.com/class=name, Requests what is
+	// asked for by what it can do: gpus and deploy.resources.reservations.devices.
+	CDI      []string        `json:"cdi,omitempty"`
+	Requests []DeviceRequest `json:"device_requests,omitempty"`
+	// Generic are amounts of the node's generic resources.
+	Generic []GenericResource `json:"generic_resources,omitempty" class:"ignored"`
 
 	StopSignal      string         `json:"stop_signal,omitempty"`
 	StopGracePeriod *time.Duration `json:"stop_grace_period,omitempty" class:"inplace"` // nil: 10 s
@@ -250,6 +265,46 @@ type Resources struct {
 	CPUPeriod         int64  `json:"cpu_period,omitempty"` // µs
 	Cpuset            string `json:"cpuset,omitempty"`
 	OomKillDisable    bool   `json:"oom_kill_disable,omitempty"`
+	CPURTPeriod       int64  `json:"cpu_rt_period,omitempty"`  // µs; cgroup v1
+	CPURTRuntime      int64  `json:"cpu_rt_runtime,omitempty"` // µs per period
+}
+
+// Blkio is blkio_config.
+type Blkio struct {
+	Weight       uint16        `json:"weight,omitempty"` // 10 to 1000; 0: the kernel's default
+	WeightDevice []BlkioWeight `json:"weight_device,omitempty"`
+	ReadBps      []BlkioRate   `json:"device_read_bps,omitempty"`
+	ReadIOps     []BlkioRate   `json:"device_read_iops,omitempty"`
+	WriteBps     []BlkioRate   `json:"device_write_bps,omitempty"`
+	WriteIOps    []BlkioRate   `json:"device_write_iops,omitempty"`
+}
+
+// BlkioWeight is the weight of one block device.
+type BlkioWeight struct {
+	Path   string `json:"path"`
+	Weight uint16 `json:"weight"`
+}
+
+// BlkioRate limits one block device: bytes or operations per second.
+type BlkioRate struct {
+	Path string `json:"path"`
+	Rate int64  `json:"rate"`
+}
+
+// DeviceRequest asks for devices by what they can do.
+type DeviceRequest struct {
+	Driver       string   `json:"driver,omitempty"` // "": whichever has the capabilities
+	Capabilities []string `json:"capabilities,omitempty"`
+	Count        int64    `json:"count,omitempty"` // -1: all
+	IDs          []string `json:"device_ids,omitempty"`
+	// At is where the file asks, below the service: "gpus.0".
+	At string `json:"at,omitempty"`
+}
+
+// GenericResource is one of deploy.resources.reservations.generic_resources.
+type GenericResource struct {
+	Kind  string `json:"kind"`
+	Value int64  `json:"value"`
 }
 
 // Ulimit is one resource limit of a process.

@@ -46,12 +46,13 @@ var table = []group{
 		hint: "a service that others wait for with service_completed_successfully runs once per revision",
 	},
 
-	{under: "services.*", names: `. annotations annotations.* attach cap_add cap_drop command container_name
-		cpu_period cpu_quota cpu_shares cpus cpuset device_cgroup_rules dns dns_opt dns_search domainname
-		entrypoint environment environment.* expose extra_hosts extra_hosts.* group_add hostname image init
+	{under: "services.*", names: `. annotations annotations.* attach cap_add cap_drop cgroup cgroup_parent command
+		container_name cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset device_cgroup_rules dns dns_opt dns_search domainname
+		entrypoint environment environment.* expose extra_hosts extra_hosts.* group_add hostname image init ipc
 		labels labels.* label_file links mem_limit mem_reservation mem_swappiness memswap_limit network_mode
-		oom_score_adj pids_limit platform privileged profiles pull_policy read_only restart scale security_opt
-		shm_size stdin_open stop_grace_period stop_signal sysctls sysctls.* tmpfs tty user working_dir`},
+		oom_kill_disable oom_score_adj pid pids_limit platform privileged profiles pull_policy read_only restart runtime scale security_opt
+		shm_size stdin_open stop_grace_period stop_signal storage_opt sysctls sysctls.* tmpfs tty umask
+		user userns_mode uts working_dir`},
 	{under: "services.*.env_file", names: ". [].format [].path [].required"},
 	{under: "services.*.extends", names: ". file service"},
 	{under: "services.*.depends_on", names: ". * *.condition *.required *.restart"},
@@ -98,12 +99,13 @@ var table = []group{
 		under: "services.*.deploy.rollback_config.failure_action", names: ".",
 		values: []string{"pause", "continue"}, hint: "write pause or continue",
 	},
+	{under: "services.*.deploy.resources.reservations", names: `devices devices.[].capabilities devices.[].count
+		devices.[].device_ids devices.[].driver generic_resources generic_resources.[].discrete_resource_spec
+		generic_resources.[].discrete_resource_spec.kind generic_resources.[].discrete_resource_spec.value`},
 	{
-		under: "services.*.deploy.resources.reservations", names: `devices devices.[].capabilities devices.[].count
-			devices.[].device_ids devices.[].driver devices.[].options devices.[].options.* generic_resources
-			generic_resources.[].discrete_resource_spec generic_resources.[].discrete_resource_spec.kind
-			generic_resources.[].discrete_resource_spec.value`,
-		ignored: true, hint: "limits are honoured: resources.limits; of reservations memory and cpus",
+		under: "services.*", names: `deploy.resources.reservations.devices.[].options
+			deploy.resources.reservations.devices.[].options.* gpus.[].options gpus.[].options.*`,
+		ignored: true, hint: "write what the device needs into its CDI specification",
 	},
 
 	{under: "services.*.build", names: `. additional_contexts additional_contexts.* args args.* cache_from cache_to context
@@ -139,42 +141,26 @@ var table = []group{
 		under: "services.*.models", names: ". * *.endpoint_var *.model_var", ignored: true,
 		hint: "pass the model's address in environment",
 	},
-	{
-		under: "services.*.gpus", names: ". [].capabilities [].count [].device_ids [].driver [].options [].options.*",
-		ignored: true, hint: "pass the device files with devices",
-	},
-	{
-		under: "services.*.blkio_config", names: `. device_read_bps device_read_bps.[].path device_read_bps.[].rate
-			device_read_iops device_read_iops.[].path device_read_iops.[].rate device_write_bps device_write_bps.[].path
-			device_write_bps.[].rate device_write_iops device_write_iops.[].path device_write_iops.[].rate weight
-			weight_device weight_device.[].path weight_device.[].weight`,
-		ignored: true, hint: "remove it",
-	},
+	{under: "services.*.gpus", names: ". [].capabilities [].count [].device_ids [].driver"},
+	{under: "services.*.blkio_config", names: `. device_read_bps device_read_bps.[].path device_read_bps.[].rate
+		device_read_iops device_read_iops.[].path device_read_iops.[].rate device_write_bps device_write_bps.[].path
+		device_write_bps.[].rate device_write_iops device_write_iops.[].path device_write_iops.[].rate weight
+		weight_device weight_device.[].path weight_device.[].weight`},
 	{
 		under: "services.*.credential_spec", names: ". config file registry", ignored: true,
 		hint: "remove it: it is for Windows",
 	},
 	{
-		under: "services.*", names: "cpu_count cpu_percent isolation", ignored: true,
+		under: "services.*", names: "cpu_count cpu_percent", ignored: true,
 		hint: "remove it: it is for Windows; cpus limits the processors",
 	},
 	{
-		under: "services.*", names: "cpu_rt_period cpu_rt_runtime", ignored: true,
-		hint: "use cpu_shares or cpus",
+		under: "services.*.isolation", names: ".", values: []string{"default", ""},
+		hint: "remove it: hyperv and process are for Windows",
 	},
-	{under: "services.*", names: "oom_kill_disable", ignored: true, hint: "use oom_score_adj"},
-	{under: "services.*", names: "storage_opt", ignored: true, hint: "remove it"},
-	{under: "services.*", names: "runtime", ignored: true, hint: "Berth takes crun or runc, whichever works here"},
-	{under: "services.*", names: "cgroup_parent", ignored: true, hint: "limit the service with cpus and mem_limit"},
-	{under: "services.*", names: "umask", ignored: true, hint: "set it in the image's entrypoint"},
 	{under: "services.*", names: "use_api_socket", ignored: true, hint: "there is no Docker socket to pass"},
 	{under: "services.*", names: "pull_refresh_after", ignored: true, hint: "use pull_policy"},
 	{under: "services.*", names: "external_links mac_address"},
-	{under: "services.*.userns_mode", names: ".", values: []string{"host", ""}, hint: "containers share the host's user ids"},
-	{under: "services.*.pid", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
-	{under: "services.*.ipc", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
-	{under: "services.*.uts", names: ".", values: []string{"host", "private", ""}, hint: "only host can be shared"},
-	{under: "services.*.cgroup", names: ".", values: []string{"host", "private", ""}, hint: "use host or private"},
 
 	{under: "networks", names: `* *.attachable *.driver_opts *.enable_ipv6 *.external *.external.name
 		*.internal *.ipam *.ipam.config *.ipam.config.[].aux_addresses *.ipam.config.[].aux_addresses.*

@@ -120,6 +120,9 @@ type Task struct {
 
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	Parent    string     `json:"parent,omitempty"` // whose network it shares
+	// Parents are the tasks whose namespaces it shares, that of Parent among
+	// them, by "service:NAME" or "container:NAME" (spec.Service.Shares).
+	Parents map[string]string `json:"parents,omitempty"`
 	// Volumes are the names of the named ones.
 	Volumes []string `json:"volumes,omitempty"`
 	// Anonymous volumes by target.
