@@ -52,6 +52,7 @@ type Agent struct {
 	holds   *holds
 	hooks   *hooks
 	ships   *shippers
+	jobs    *jobs
 	oneOffs *oneOffs
 	ensured ensured
 	ports   *ports
@@ -165,6 +166,7 @@ func (a *Agent) assemble() error {
 	a.holds = newHolds(a)
 	a.hooks = newHooks(a)
 	a.ships = newShippers(a)
+	a.jobs = newJobs(a)
 	a.oneOffs = newOneOffs(a)
 	a.listens = newListeners(a)
 	a.probes = newProbes(a)

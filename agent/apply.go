@@ -219,11 +219,20 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, cur *store.S
 			}
 		}
 	}
+	keepJobs(st, rev, req)
 	if err := a.pullAll(ctx, req, next, report); err != nil {
 		return nil, err
 	}
 	next.Runs = runs(a.w.view(), rev, next)
 	return next, nil
+}
+
+// keepJobs leaves the jobs as they are where the request names services, or is
+// not about the file.
+func keepJobs(st *spec.Stack, rev *store.Revision, req *api.ApplyRequest) {
+	if rev != nil && (len(req.Services) > 0 || req.NoRecreate) {
+		st.Jobs = rev.Stack.Jobs
+	}
 }
 
 // scale sets replicas, also of services that otherwise stay as they are.

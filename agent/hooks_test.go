@@ -103,7 +103,7 @@ func TestHooks_APostStartThatFails_FailsTheStart_AndIsNamed(t *testing.T) {
 			t.Errorf("%+v, %v", done, err)
 		}
 		b.expectTasks("web/1.1 exited 137")
-		e, err := b.explain(t.Context(), "shop", "web")
+		e, err := b.explain(b.t.Context(), "shop", "web")
 		if err != nil || !strings.Contains(e.Tasks[0].Text, want) {
 			t.Errorf("%+v, %v", e, err)
 		}

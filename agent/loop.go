@@ -120,6 +120,7 @@ func (l *loop) pass(ctx context.Context, wg *sync.WaitGroup) time.Time {
 	l.a.holds.sync(ctx, wg, v)
 	l.a.hooks.sync(ctx, wg, v)
 	l.a.ships.sync(ctx, wg, v)
+	sooner(l.a.jobs.sync(ctx, wg, v, now))
 	sooner(l.a.oneOffs.sync(ctx, wg, v))
 	l.mu.Lock()
 	l.ended = n

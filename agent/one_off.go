@@ -254,12 +254,12 @@ func (a *Agent) recordOneOff(req *api.RunRequest, r *store.Revision) (id string,
 		ID: id, Stack: st.Name, Service: svc.Name, Attempt: 1, Image: svc.Image, Digest: r.Digests[svc.Name], Spec: svc,
 		OneOff: &store.OneOff{
 			Name:   cmp.Or(req.Name, fmt.Sprintf("%s-%s-run-%s", st.Name, svc.Name, id)),
-			Remove: req.Remove, Aliases: req.Aliases, Stack: *st,
+			Remove: req.Remove, Aliases: req.Aliases, Stack: *st, Job: req.Job, Fire: req.Fire,
 		},
 		State: store.StatePending, Created: time.Now(),
 	}
 	own := &t.OneOff.Stack
-	own.Services, own.Positions, own.Files, own.EnvFiles = nil, nil, nil, nil
+	own.Services, own.Jobs, own.Positions, own.Files, own.EnvFiles = nil, nil, nil, nil, nil
 	if t.Spec.Ports, err = a.holdOneOff(&t); err != nil {
 		return "", placed(st, "services."+svc.Name+".ports", err)
 	}
@@ -291,6 +291,13 @@ func (a *Agent) putOneOff(c *change, t *store.Task, r *store.Revision) error {
 		}
 	}
 	t.Revision = s.Revision
+	if t.OneOff.Job != "" {
+		putJob(c, s, t.OneOff.Job, func(j *store.JobState) {
+			j.Runs++
+			j.Fired, j.Trouble = later(j.Fired, t.OneOff.Fire), ""
+			t.OneOff.Run = j.Runs
+		})
+	}
 	if err := runningParents(c, t); err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func (o *oneOffs) sync(ctx context.Context, wg *sync.WaitGroup, v view) (next ti
 			continue
 		case t.State == store.StatePending: // nobody started it
 		case t.State == store.StateExited && t.OneOff.Remove:
-		case t.State == store.StateExited:
+		case t.State == store.StateExited && t.OneOff.Job == "":
 			o.a.ports.release(ofTask + t.Name())
 			continue
 		default:

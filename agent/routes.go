@@ -58,6 +58,7 @@ func (a *Agent) routes(h huma.API, mux *http.ServeMux) {
 	a.stackRoutes(h)
 	a.rolloutRoutes(h)
 	a.readRoutes(h)
+	a.jobRoutes(h)
 	a.imageRoutes(h, mux)
 	a.registryRoutes(h)
 	a.systemRoutes(h)

@@ -176,7 +176,7 @@ func (a *Agent) tasks(v view, stack string, all bool) []api.Task {
 	}
 	var out []api.Task
 	for _, t := range v.tasks {
-		if stack != "" && t.Stack != stack {
+		if stack != "" && t.Stack != stack || t.OneOff != nil && t.State == store.StateRemoved {
 			continue
 		}
 		cur := newest[t.Name()] == t

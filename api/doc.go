@@ -21,6 +21,8 @@
 //	POST   /v1/stacks/{stack}/rollback       RollbackRequest -> stream of Progress
 //	POST   /v1/stacks/{stack}/scale          ScaleRequest -> stream of Progress
 //	GET    /v1/stacks/{stack}/services/{service}/explain  Explanation
+//	GET    /v1/stacks/{stack}/jobs           []Job
+//	POST   /v1/stacks/{stack}/jobs/{job}/run  JobRunRequest -> stream of Progress
 //	GET    /v1/stacks/{stack}/logs           LogQuery -> stream of LogEntry
 //	GET    /v1/stacks/{stack}/stats          ?stream=BOOL&services= -> stream of TaskStats
 //	GET    /v1/events                        EventQuery -> stream of Event

@@ -30,6 +30,9 @@ type RunRequest struct {
 	Auth Auths `json:"auth,omitempty"`
 	// Actor is who asks, for history.
 	Actor string `json:"actor,omitempty"`
+	// Job and Fire make it a run of a job; only the agent says so.
+	Job  string    `json:"-"`
+	Fire time.Time `json:"-"`
 }
 
 // StartPatience is how long a task that was created without Start waits for

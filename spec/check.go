@@ -76,6 +76,7 @@ func (l *loading) narrow() {
 			return
 		}
 	}
+	withJobs(p)
 	if !l.o.NoEnvResolution {
 		if p = l.readVariables(p); p == nil {
 			return
@@ -84,6 +85,7 @@ func (l *loading) narrow() {
 	if !l.o.AllResources {
 		p = p.WithoutUnnecessaryResources()
 	}
+	l.withoutJobs(p)
 	l.project = p
 }
 
@@ -177,6 +179,7 @@ func (l *loading) checkJobs() {
 		}
 	}
 	for _, name := range sortedKeys(p.Jobs) {
+		l.checkJob(name, p.Jobs[name])
 		for dep, d := range p.Jobs[name].DependsOn {
 			if _, ok := p.Jobs[dep]; ok {
 				continue

@@ -58,6 +58,7 @@ func (l *loading) convert() {
 			s.Secrets[i].inherit(st.Secrets[s.Secrets[i].Source])
 		}
 	}
+	l.convertJobs(st)
 	l.preStart(st)
 	l.joinByName(st)
 	markOneShots(st)

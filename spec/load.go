@@ -149,6 +149,7 @@ type loading struct {
 	// named are networks of the machine that network_mode names, by key.
 	named map[string]Network
 
+	jobs    map[string]types.ServiceConfig // resolved
 	project *types.Project
 	stack   *Stack
 	model   map[string]any

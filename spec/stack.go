@@ -20,6 +20,7 @@ type Stack struct {
 	Volumes  map[string]Volume  `json:"volumes,omitempty"`
 	Configs  map[string]File    `json:"configs,omitempty"`
 	Secrets  map[string]File    `json:"secrets,omitempty"`
+	Jobs     map[string]Job     `json:"jobs,omitempty"`
 
 	// Positions gives the place in the user's files of a path such as
 	// "services.web.ports.0" or "volumes.data". Paths that came from no file

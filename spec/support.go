@@ -42,8 +42,8 @@ var table = []group{
 		hint: "run the model in a service of its own",
 	},
 	{
-		under: "jobs", names: ". *", ignored: true,
-		hint: "a service that others wait for with service_completed_successfully runs once per revision",
+		under: "jobs", names: `. * *.triggers *.triggers.manual *.triggers.schedule *.triggers.schedule.[].concurrency
+			*.triggers.schedule.[].cron *.triggers.schedule.[].missed_fires *.triggers.schedule.[].timezone`,
 	},
 
 	{under: "services.*", names: `. annotations annotations.* attach cap_add cap_drop cgroup cgroup_parent command
@@ -244,27 +244,19 @@ var support = sync.OnceValue(func() []Attribute {
 			}
 		}
 	}
-	mirror := func(under, without string, honoured bool, own ...string) {
+	mirror := func(under, without string) {
 		drop := strings.Fields(without)
 		for _, a := range service {
 			if top, _, _ := strings.Cut(a.Path, "."); slices.Contains(drop, top) {
 				continue
 			}
-			if !honoured {
-				a = Attribute{Path: a.Path}
-			}
 			a.Path = under + "." + a.Path
 			out = append(out, a)
 		}
-		for _, name := range own {
-			add(group{ignored: true}, under+"."+name)
-		}
 	}
-	mirror("services.*.pre_start.[]", notInHook, true)
+	mirror("services.*.pre_start.[]", notInHook)
 	add(group{}, "services.*.pre_start.[].per_replica")
-	mirror("jobs.*", notInJob, false, "triggers", "triggers.manual", "triggers.schedule",
-		"triggers.schedule.[].concurrency", "triggers.schedule.[].cron", "triggers.schedule.[].missed_fires",
-		"triggers.schedule.[].timezone")
+	mirror("jobs.*", notInJob)
 	slices.SortFunc(out, func(a, b Attribute) int { return strings.Compare(a.Path, b.Path) })
 	return out
 })

@@ -39,9 +39,21 @@ type Stack struct {
 	// Completed are the keys that one-shots ran to their end with, the newest
 	// last; KEY*N if N slots did.
 	Completed map[string][]string `json:"completed,omitempty"`
+	// Jobs is what is remembered of jobs.
+	Jobs map[string]JobState `json:"jobs,omitempty"`
 	// Removing is set by down, with what goes beside the tasks.
 	Removing *Removal  `json:"removing,omitempty"`
 	Created  time.Time `json:"created"`
+}
+
+// JobState is what is remembered of a job beside the records of its runs.
+type JobState struct {
+	// Fired is the newest fire of its schedules that was dealt with.
+	Fired time.Time `json:"fired,omitzero"`
+	Runs  int       `json:"runs,omitempty"` // ever
+	// Trouble is why the newest fire came to no run.
+	Trouble   string    `json:"trouble,omitempty"`
+	TroubleAt time.Time `json:"trouble_at,omitzero"`
 }
 
 // Rollout is the passage of a stack to Revision.
@@ -182,6 +194,11 @@ type OneOff struct {
 	Remove bool `json:"remove,omitempty"`
 	// Aliases gives it the names and virtual addresses of its service.
 	Aliases bool `json:"aliases,omitempty"`
+	// Job is the job that it is a run of, the Run-th; Fire is when its schedule
+	// asked for it, zero: somebody did.
+	Job  string    `json:"job,omitempty"`
+	Run  int       `json:"run,omitempty"`
+	Fire time.Time `json:"fire,omitzero"`
 	// Stack is the part of the stack that Spec names: networks, volumes, configs
 	// and secrets as they were asked for, with digests instead of contents. No
 	// revision need have them.

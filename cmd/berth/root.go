@@ -145,7 +145,7 @@ Global flags may stand before or after the command.` + exitStatus(
 	add(groupStack, newCreate(a), newPause(a), newUnpause(a), newWait(a), newWatch(a))
 	add(groupLook, newTop(a), newPort(a), newCp(a), newExport(a), newCommit(a))
 	add(groupFile, newConfig(a), newLint(a))
-	add(groupThings, newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a), newSecret(a), newConfigs(a))
+	add(groupThings, newJob(a), newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a), newSecret(a), newConfigs(a))
 	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))
 
 	add(groupHost, newSystem(a), newAdopt(a), newMan(a))
