@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -46,10 +48,15 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/images/prune", "Remove unused images"),
 		func(_ context.Context, in *struct {
-			All bool `query:"all"`
+			All   bool     `query:"all"`
+			Until string   `query:"until"`
+			Label []string `query:"label,explode"`
 		},
 		) (*reply[api.ImageRemoved], error) {
 			r, err := a.collect(func(pinned map[string]bool) (images.Removed, error) {
+				if err := a.spare(pinned, in.Until, in.Label); err != nil {
+					return images.Removed{}, err
+				}
 				return a.images.Prune(in.All, pinned)
 			})
 			return &reply[api.ImageRemoved]{api.ImageRemoved(r)}, fail(err)
@@ -90,6 +97,38 @@ func (a *Agent) imageRoutes(h huma.API, mux *http.ServeMux) {
 			panic(http.ErrAbortHandler) // a cut stream, not a short archive that looks whole
 		}
 	})
+}
+
+// spare adds to pinned the images that were made since until, or lack a label.
+func (a *Agent) spare(pinned map[string]bool, until string, labels []string) error {
+	if until == "" && len(labels) == 0 {
+		return nil
+	}
+	limit := time.Now()
+	if until != "" {
+		if d, err := time.ParseDuration(until); err == nil {
+			limit = limit.Add(-d)
+		} else if limit, err = time.Parse(time.RFC3339, until); err != nil {
+			return invalid("until %q: want a duration such as 24h, or 2006-01-02T15:04:05Z", until)
+		}
+	}
+	list, err := a.images.List()
+	if err != nil {
+		return err
+	}
+	for _, img := range list {
+		if img.Created.After(limit) {
+			pinned[img.Digest] = true
+		}
+		for _, l := range labels {
+			key, value, exact := strings.Cut(l, "=")
+			has, ok := img.Config.Labels[key]
+			if !ok || exact && has != value {
+				pinned[img.Digest] = true
+			}
+		}
+	}
+	return nil
 }
 
 // collect removes images that no revision and no task needs. An apply that is

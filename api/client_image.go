@@ -75,10 +75,23 @@ func (c *Client) RemoveImage(ctx context.Context, ref string, force bool) (Image
 	return call[ImageRemoved](ctx, c, request{method: http.MethodDelete, path: "/v1/images", query: q})
 }
 
-// PruneImages removes images without a reference or, with all, those that no
+// ImagePrune says which of the images that nothing needs go.
+type ImagePrune struct {
+	All bool // also those with a reference
+	// Until keeps what was made since: RFC 3339, or a duration before now.
+	Until string
+	// Labels, KEY or KEY=VALUE, that an image must have.
+	Labels []string
+}
+
+// PruneImages removes images without a reference or, with All, those that no
 // kept revision needs.
-func (c *Client) PruneImages(ctx context.Context, all bool) (ImageRemoved, error) {
+func (c *Client) PruneImages(ctx context.Context, p ImagePrune) (ImageRemoved, error) {
 	q := url.Values{}
-	setBool(q, "all", all)
+	setBool(q, "all", p.All)
+	setText(q, "until", p.Until)
+	if len(p.Labels) > 0 {
+		q["label"] = p.Labels
+	}
 	return call[ImageRemoved](ctx, c, request{method: http.MethodPost, path: "/v1/images/prune", query: q})
 }

@@ -319,7 +319,7 @@ func TestClient_Routes(t *testing.T) {
 		"LoadImages":     func() error { return drain(c.LoadImages(ctx, strings.NewReader(""))) },
 		"SaveImages":     func() error { return c.SaveImages(ctx, io.Discard, []string{"r"}) },
 		"RemoveImage":    func() error { _, err := c.RemoveImage(ctx, "r", false); return err },
-		"PruneImages":    func() error { _, err := c.PruneImages(ctx, false); return err },
+		"PruneImages":    func() error { _, err := c.PruneImages(ctx, ImagePrune{}); return err },
 		"Volumes":        func() error { _, err := c.Volumes(ctx, ""); return err },
 		"CreateVolume":   func() error { _, err := c.CreateVolume(ctx, VolumeCreate{}); return err },
 		"RemoveVolume":   func() error { return c.RemoveVolume(ctx, "v", false) },

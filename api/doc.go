@@ -50,7 +50,7 @@
 //	POST   /v1/registries/login              LoginRequest
 //	GET    /v1/system/df                     SystemUsage
 //	DELETE /v1/images?ref=&force=BOOL        ImageRemoved
-//	POST   /v1/images/prune?all=BOOL         ImageRemoved
+//	POST   /v1/images/prune?all=BOOL&until=&label=  ImageRemoved
 //	POST   /v1/build                         tar (package build) -> stream of Progress
 //	GET    /v1/build/ssh                     WebSocket, BuildSSH as first message
 //	GET    /v1/volumes?stack=                []Volume

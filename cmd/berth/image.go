@@ -251,6 +251,7 @@ of a stack needs is not removed.` + exitStatus(),
 
 func newImagePrune(a *app) *cobra.Command {
 	var all, force bool
+	var filter []string
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove images that nothing needs",
@@ -258,6 +259,10 @@ func newImagePrune(a *app) *cobra.Command {
 revision of a stack needs.` + exitStatus(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			prune, err := imagePrune(all, filter)
+			if err != nil {
+				return err
+			}
 			if !a.agreed(force, "Remove images that nothing needs?") {
 				return nil
 			}
@@ -265,7 +270,7 @@ revision of a stack needs.` + exitStatus(),
 			if err != nil {
 				return err
 			}
-			removed, err := client.PruneImages(cmd.Context(), all)
+			removed, err := client.PruneImages(cmd.Context(), prune)
 			if err != nil {
 				return err
 			}
@@ -275,8 +280,29 @@ revision of a stack needs.` + exitStatus(),
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also images with a reference")
+	pruneFilterFlag(cmd, &filter)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	return cmd
+}
+
+func pruneFilterFlag(cmd *cobra.Command, filter *[]string) {
+	cmd.Flags().StringArrayVar(filter, "filter", nil, "only images with `until=AGE|TIME` (made before) or label=KEY[=VALUE]")
+}
+
+// imagePrune is what the flags of prune ask for.
+func imagePrune(all bool, filter []string) (api.ImagePrune, error) {
+	p := api.ImagePrune{All: all}
+	for _, f := range filter {
+		switch key, value, _ := strings.Cut(f, "="); {
+		case key == "until" && value != "":
+			p.Until = value
+		case key == "label" && value != "":
+			p.Labels = append(p.Labels, value)
+		default:
+			return p, fmt.Errorf("--filter %q: want until=AGE or label=KEY[=VALUE]", f)
+		}
+	}
+	return p, nil
 }
 
 func (a *app) printRemoved(r api.ImageRemoved) {

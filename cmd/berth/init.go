@@ -98,7 +98,7 @@ func starter(dir string) (text, what string, err error) {
 	}
 	var b strings.Builder
 	b.WriteString("# What runs here. `berth plan` shows what would be done, `berth up` does it.\nservices:\n  app:\n")
-	port := 80
+	var port int
 	switch docker, err := os.Open(filepath.Join(dir, "Dockerfile")); {
 	case err == nil:
 		defer docker.Close()

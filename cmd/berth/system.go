@@ -58,6 +58,7 @@ and volume is listed.` + exitStatus(),
 
 func newSystemPrune(a *app) *cobra.Command {
 	var all, volumes, force bool
+	var filter []string
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove what nothing needs",
@@ -69,6 +70,10 @@ volumes stay: berth volume prune --all removes them.
 On a terminal it asks first.` + exitStatus(),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			images, err := imagePrune(all, filter)
+			if err != nil {
+				return err
+			}
 			what := "networks and images that nothing needs"
 			if volumes {
 				what += ", and anonymous volumes with their data"
@@ -76,16 +81,17 @@ On a terminal it asks first.` + exitStatus(),
 			if !a.agreed(force, "Remove "+what+"?") {
 				return nil
 			}
-			return a.prune(cmd.Context(), all, volumes)
+			return a.prune(cmd.Context(), images, volumes)
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also images with a reference")
+	pruneFilterFlag(cmd, &filter)
 	cmd.Flags().BoolVar(&volumes, "volumes", false, "also anonymous volumes, with their data")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	return cmd
 }
 
-func (a *app) prune(ctx context.Context, all, volumes bool) error {
+func (a *app) prune(ctx context.Context, images api.ImagePrune, volumes bool) error {
 	client, err := a.agent(ctx)
 	if err != nil {
 		return err
@@ -108,7 +114,7 @@ func (a *app) prune(ctx context.Context, all, volumes bool) error {
 			fmt.Fprintln(a.stdout, "volume "+cli.Escape(name))
 		}
 	}
-	removed, err := client.PruneImages(ctx, all)
+	removed, err := client.PruneImages(ctx, images)
 	if err != nil {
 		return err
 	}

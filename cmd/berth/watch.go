@@ -286,7 +286,7 @@ func (w *watching) rebuild(ctx context.Context, name string) error {
 	if !w.options.prune {
 		return nil
 	}
-	if _, err := w.client.PruneImages(ctx, false); err != nil && !api.HasCode(err, api.CodeConflict) {
+	if _, err := w.client.PruneImages(ctx, api.ImagePrune{}); err != nil && !api.HasCode(err, api.CodeConflict) {
 		return fmt.Errorf("remove replaced images: %w", err)
 	}
 	return nil
