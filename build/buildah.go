@@ -22,14 +22,11 @@ func (h buildah) build(ctx context.Context, j *job) error {
 		return err
 	}
 	defer h.begin()()
-	if err := h.configure(); err != nil {
-		return err
-	}
 	image := filepath.Join(j.room.dir, "image.id")
 	s := &steps{j: j}
 	out := &lines{f: s.line}
 	defer h.forget(j)
-	err := h.run(ctx, j.room.dir, out, append([]string{"build"}, h.args(j, image)...)...)
+	err := h.run(ctx, j, out, append([]string{"build"}, h.args(j, image)...)...)
 	out.flush()
 	if err != nil {
 		return s.failure(err)
@@ -62,7 +59,7 @@ func (h buildah) forget(j *job) {
 		names = append(names, j.list())
 	}
 	for _, name := range names {
-		_ = h.run(ctx, j.room.dir, &lines{f: func(string) {}}, "rmi", name) // of a build that failed early there is none
+		_ = h.run(ctx, j, &lines{f: func(string) {}}, "rmi", name) // of a build that failed early there is none
 	}
 }
 
@@ -71,13 +68,13 @@ func (h buildah) push(ctx context.Context, j *job, args ...string) error {
 	said := &tail{}
 	out := &lines{f: said.add}
 	args = append(args, "oci-archive:"+j.out)
-	if err := h.run(ctx, j.room.dir, out, args...); err != nil {
+	if err := h.run(ctx, j, out, args...); err != nil {
 		return &Failure{Text: "buildah could not write the image: " + err.Error(), Log: said.String()}
 	}
 	return nil
 }
 
-func (h buildah) run(ctx context.Context, cwd string, out *lines, args ...string) error {
+func (h buildah) run(ctx context.Context, j *job, out *lines, args ...string) error {
 	dir := h.b.cfg
 	global := []string{
 		"buildah", "--root", filepath.Join(dir.Root, "buildah"), "--runroot", filepath.Join(dir.Run, "buildah"),
@@ -88,10 +85,11 @@ func (h buildah) run(ctx context.Context, cwd string, out *lines, args ...string
 	if args[0] == "manifest" {
 		verbs = 2
 	}
-	if args[0] == "build" || args[len(args)-1] == "oci-archive:"+filepath.Join(cwd, archiveFile) {
+	if args[0] == "build" || args[len(args)-1] == "oci-archive:"+j.out {
 		args = append(append(append([]string{}, args[:verbs]...), policy...), args[verbs:]...)
 	}
-	return run(ctx, cwd, confined(append(global, args...)...), environ("TMPDIR="+filepath.Join(dir.Root, "rooms")), out)
+	env := environ(append(j.env, "TMPDIR="+filepath.Join(dir.Root, "rooms"))...)
+	return run(ctx, j.room.dir, confined(append(global, args...)...), env, out)
 }
 
 func (h buildah) file(name string) string { return filepath.Join(h.b.cfg.Run, name) }
@@ -111,19 +109,9 @@ func (h buildah) begin() (end func()) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		_ = h.run(ctx, "/", &lines{f: func(string) {}}, "rm", "--all") // the next one tries again
+		_ = h.run(ctx, &job{room: room{dir: "/"}}, &lines{f: func(string) {}}, "rm", "--all") // the next one tries again
 		removeCgroups(h.b.cfg.CgroupParent)
 	}
-}
-
-// configure writes how to reach registries, and that the image store's trust
-// in them is ours to decide.
-func (h buildah) configure() error {
-	policy := `{"default": [{"type": "insecureAcceptAnything"}]}`
-	return errors.Join(
-		os.WriteFile(h.file("registries.conf"), []byte(h.b.cfg.registriesConf()), 0o600),
-		os.WriteFile(h.file("policy.json"), []byte(policy), 0o600),
-	)
 }
 
 func (c *Config) registriesConf() string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -75,7 +76,22 @@ func Open(cfg Config) (*Builders, error) {
 		}
 	}
 	removeCgroups(cfg.CgroupParent)
-	return b, nil
+	return b, b.configure()
+}
+
+// configure writes how builders reach registries, and that they need no
+// signatures: as pulls.
+func (b *Builders) configure() error {
+	for name, text := range map[string]string{
+		"buildkitd.toml":  b.cfg.buildkitdConfig(),
+		"registries.conf": b.cfg.registriesConf(),
+		"policy.json":     `{"default": [{"type": "insecureAcceptAnything"}]}`,
+	} {
+		if err := os.WriteFile(filepath.Join(b.cfg.Run, name), []byte(text), 0o600); err != nil {
+			return fmt.Errorf("configure the builders: %w", err)
+		}
+	}
+	return nil
 }
 
 // Close ends the buildkitd, if one was started.
@@ -94,7 +110,8 @@ type job struct {
 	room     room
 	context  string // a folder, or a URL
 	contexts []namedContext
-	out      string // the OCI archive to write
+	out      string   // the OCI archive to write
+	env      []string // of the builder
 	report   func(Progress)
 }
 
@@ -152,6 +169,9 @@ func (b *Builders) Build(ctx context.Context, body io.Reader, store Store, socke
 	if err := j.resolve(ctx, store); err != nil {
 		return Built{}, err
 	}
+	if err := j.authorize(); err != nil {
+		return Built{}, err
+	}
 	if err := builder.build(ctx, j); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -169,6 +189,31 @@ func (b *Builders) Build(ctx context.Context, body io.Reader, store Store, socke
 	defer f.Close()
 	built.Digest, built.ID, err = store.Keep(ctx, f, j.Names)
 	return built, err
+}
+
+// authorize writes the client's credentials where builders look for them. The
+// file is on tmpfs and goes with the room.
+func (j *job) authorize() error {
+	if len(j.Auths) == 0 {
+		return nil
+	}
+	type entry struct {
+		Auth []byte `json:"auth"` // base64 in JSON
+	}
+	entries := map[string]entry{}
+	for host, a := range j.Auths {
+		entries[host] = entry{[]byte(a.Username + ":" + a.Password)}
+		if host == "docker.io" {
+			entries["https://index.docker.io/v1/"] = entries[host]
+		}
+	}
+	text, err := json.Marshal(map[string]any{"auths": entries})
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(j.room.secret, "config.json")
+	j.env = []string{"DOCKER_CONFIG=" + j.room.secret, "REGISTRY_AUTH_FILE=" + file}
+	return os.WriteFile(file, text, 0o600)
 }
 
 // layouts is the folder of the room where images lie that are contexts. Its

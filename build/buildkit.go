@@ -35,7 +35,7 @@ func (k buildkit) build(ctx context.Context, j *job) error {
 	s := &solving{j: j, vertexes: map[string]vertex{}}
 	out := &lines{f: s.line}
 	args := append([]string{"buildctl", "--addr", addr, "build"}, k.args(j)...)
-	err := run(ctx, j.room.dir, args, environ(), out)
+	err := run(ctx, j.room.dir, args, environ(j.env...), out)
 	out.flush()
 	if err == nil || ctx.Err() != nil {
 		return err

@@ -78,9 +78,6 @@ func (d *daemon) alive() bool {
 
 func (d *daemon) start(ctx context.Context, socket string) error {
 	config := filepath.Join(d.cfg.Run, "buildkitd.toml")
-	if err := os.WriteFile(config, []byte(d.cfg.buildkitdConfig()), 0o600); err != nil {
-		return err
-	}
 	log, err := os.OpenFile(filepath.Join(d.cfg.Root, "buildkitd.log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

@@ -22,8 +22,9 @@ type Request struct {
 	Platforms  []string `json:"platforms,omitempty"`
 	// Builder is "", buildkit, buildah, or the address of a BuildKit.
 	Builder string `json:"builder,omitempty"`
-	Memory  int64  `json:"memory,omitempty"` // of RUN steps, bytes; 0: no limit
-	Push    bool   `json:"push,omitempty"`
+	// Auths are credentials by registry host, "docker.io" for the default one.
+	Auths  map[string]Auth `json:"auths,omitempty"`
+	Memory int64           `json:"memory,omitempty"` // of RUN steps, bytes; 0: no limit
 	// Check looks at the Dockerfile only, and builds nothing.
 	Check bool `json:"check,omitempty"`
 }
@@ -34,6 +35,12 @@ type Part struct {
 	ID     string `json:"id"`
 	File   string `json:"file,omitempty"`
 	Socket string `json:"socket,omitempty"`
+}
+
+// Auth is what one registry wants to know.
+type Auth struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
 }
 
 // Contexts of a request begin with one of these, or are URLs for the builder.

@@ -24,6 +24,12 @@ func (b *Build) pack(ctx context.Context, client *api.Client, o BuildOptions) (p
 	if len(p.Request.Platforms) == 0 && b.Platform != "" {
 		p.Request.Platforms = []string{b.Platform}
 	}
+	for host, auth := range o.Auths {
+		if p.Request.Auths == nil {
+			p.Request.Auths = map[string]build.Auth{}
+		}
+		p.Request.Auths[host] = build.Auth{Username: auth.Username, Password: auth.Password}
+	}
 	var clones []string
 	release = func() {
 		for _, dir := range clones {

@@ -20,13 +20,15 @@ import (
 
 // BuildOptions are what `berth build` has for all services.
 type BuildOptions struct {
-	Args                       map[string]string
-	SSH                        []spec.BuildSSH
-	NoCache, Pull, Push, Check bool
-	Memory                     int64
+	Args                 map[string]string
+	SSH                  []spec.BuildSSH
+	NoCache, Pull, Check bool
+	Memory               int64
 	// Builder is buildkit, buildah or an address; "" leaves it to the agent.
 	Builder          string
 	Provenance, SBOM string
+	// Auths are credentials by registry host.
+	Auths api.Auths
 }
 
 // Build is one image to build, for all services whose build is the same.
@@ -181,8 +183,20 @@ func sameImage(a, b string) bool {
 	return a != "" && full(a) == full(b)
 }
 
+// References are the images and caches that a build may ask registries for.
+func (b *Build) References() []string {
+	refs := bases(&b.Spec)
+	for _, cache := range slices.Concat(b.Spec.CacheFrom, b.Spec.CacheTo) {
+		if i := strings.Index(cache, "ref="); i >= 0 {
+			cache, _, _ = strings.Cut(cache[i+len("ref="):], ",")
+		}
+		refs = append(refs, cache)
+	}
+	return refs
+}
+
 // RunBuilds builds, what can be at once, and yields what is told of it as one
-// stream. The first failure ends the others. With push the images are pushed.
+// stream. The first failure ends the others.
 func RunBuilds(ctx context.Context, client *api.Client, builds []*Build, o BuildOptions) iter.Seq2[api.Progress, error] {
 	return func(yield func(api.Progress, error) bool) {
 		type news struct {

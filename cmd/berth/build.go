@@ -97,7 +97,33 @@ func (a *app) build(ctx context.Context, o buildOptions, services []string) erro
 	if o.quiet {
 		a.global.progress = "quiet"
 	}
-	return a.carry(a.tellBuilt(cli.RunBuilds(ctx, client, builds, options), o.quiet))
+	options.Auths = a.buildCredentials(ctx, builds)
+	if err := a.carry(a.tellBuilt(cli.RunBuilds(ctx, client, builds, options), o.quiet)); err != nil || !o.push || o.check {
+		return err
+	}
+	var refs []string
+	for _, name := range built {
+		s := result.Stack.Services[name]
+		for _, ref := range append([]string{s.Image}, s.Build.Tags...) {
+			if ref != "" && !slices.Contains(refs, ref) {
+				refs = append(refs, ref)
+			}
+		}
+	}
+	return a.push(ctx, refs, false, o.quiet)
+}
+
+// buildCredentials are the user's for the registries that builds may ask.
+func (a *app) buildCredentials(ctx context.Context, builds []*cli.Build) api.Auths {
+	var refs []string
+	for _, b := range builds {
+		refs = append(refs, b.References()...)
+	}
+	auths, err := a.credentials(ctx, refs)
+	if err != nil { // most often the images are public; a registry that refuses says so
+		fmt.Fprintln(a.stderr, "warning: no credentials are sent: "+cli.Escape(err.Error()))
+	}
+	return auths
 }
 
 // tellBuilt prints the ids of images as they are built, if that is all that is
@@ -117,7 +143,7 @@ func (a *app) tellBuilt(stream iter.Seq2[api.Progress, error], quiet bool) iter.
 
 func (o *buildOptions) options() (cli.BuildOptions, error) {
 	out := cli.BuildOptions{
-		NoCache: o.noCache, Pull: o.pull, Push: o.push, Check: o.check, Builder: o.builder,
+		NoCache: o.noCache, Pull: o.pull, Check: o.check, Builder: o.builder,
 		Provenance: o.provenance, SBOM: o.sbom, Args: map[string]string{},
 	}
 	for _, arg := range o.args {
@@ -215,6 +241,7 @@ func (a *app) ensureBuilt(ctx context.Context, client *api.Client, stack *spec.S
 	if err != nil || len(builds) == 0 {
 		return err
 	}
+	options.Auths = a.buildCredentials(ctx, builds)
 	if quiet {
 		defer func(was string) { a.global.progress = was }(a.global.progress)
 		a.global.progress = "quiet"
@@ -240,6 +267,9 @@ func (a *app) mustBuild(ctx context.Context, client *api.Client, stack *spec.Sta
 	}
 	if s.Image != "" && policy != "never" && policy != "build" && (!here || policy != "" && policy != "missing" && policy != "if_not_present") {
 		request := api.ImagePullRequest{Reference: s.Image, Platform: s.Platform, Policy: policy}
+		if auths, err := a.credentials(ctx, []string{s.Image}); err == nil {
+			request.Auth = auths
+		}
 		for p, err := range client.PullImage(ctx, request) {
 			if err != nil {
 				return !here, context.Cause(ctx) // a registry without it is no failure: it is built
