@@ -226,6 +226,7 @@ func (a *Agent) removeTask(ctx context.Context, t *store.Task) error {
 		return fmt.Errorf("remove %s: %w", t.Name(), err)
 	}
 	crash.At("task.removed")
+	a.releaseVolumes(t)
 	for _, id := range drop {
 		if err := a.removeLog(id); err != nil {
 			return fmt.Errorf("remove the log of %s: %w", id, err)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -128,9 +129,19 @@ func (a *Agent) volumeMount(ctx context.Context, t *store.Task, st *spec.Stack, 
 			return rm, nil, fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
-	return runtime.Mount{
+	rm = runtime.Mount{
 		Type: "bind", Source: source, Target: m.Target, ReadOnly: m.ReadOnly, Options: []string{"rbind", "rprivate"},
-	}, release, nil
+	}
+	// The runtime's own mount of it must not be more open.
+	for o := range strings.SplitSeq(v.Options["o"], ",") {
+		switch o {
+		case "ro":
+			rm.ReadOnly = true
+		case "nosuid", "nodev", "noexec":
+			rm.Options = append(rm.Options, o)
+		}
+	}
+	return rm, release, nil
 }
 
 // seed fills an empty volume from the image, one task at a time: replicas that

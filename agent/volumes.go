@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"berth/api"
 	"berth/images"
@@ -54,6 +55,17 @@ func (a *Agent) ensureVolume(st *spec.Stack, key, name string, t *store.Task, fu
 	delete(labels, labelAdopted)
 	labels[labelStack], labels[labelVolume] = t.Stack, key
 	return a.volumes.Create(name, labels, st.Volumes[key].DriverOpts)
+}
+
+// releaseVolumes unmounts what t was the last to use. A failure is logged: the
+// next task mounts it again, and the last one tries again.
+func (a *Agent) releaseVolumes(t *store.Task) {
+	for _, name := range t.Volumes {
+		err := a.volumes.Release(name, func() bool { return len(volumeUsers(a.w.view())[name]) > 0 })
+		if err != nil {
+			a.log.Warn("unmount a volume", "volume", name, "err", err)
+		}
+	}
 }
 
 func (a *Agent) volumeExists(name string) bool {
@@ -105,9 +117,24 @@ func (a *Agent) listVolumes(stack string) ([]api.Volume, error) {
 func apiVolume(v volume.Volume, users []string) api.Volume {
 	return api.Volume{
 		Name: v.Name, Driver: "local", Mountpoint: v.Mountpoint, Stack: v.Labels[labelStack],
-		Key: v.Labels[labelVolume], Labels: v.Labels, Options: v.Options, CreatedAt: v.CreatedAt,
+		Key: v.Labels[labelVolume], Labels: v.Labels, Options: shownOptions(v.Options), CreatedAt: v.CreatedAt,
 		Anonymous: v.Labels[labelAnonymous] != "", UsedBy: users,
 	}
+}
+
+// shownOptions are options of a volume without what is secret in them.
+func shownOptions(options map[string]string) map[string]string {
+	out := maps.Clone(options)
+	if o, ok := out["o"]; ok {
+		list := strings.Split(o, ",")
+		for i, opt := range list {
+			if key, _, found := strings.Cut(opt, "="); found && slices.Contains([]string{"password", "pass", "password2"}, key) {
+				list[i] = key + "=***"
+			}
+		}
+		out["o"] = strings.Join(list, ",")
+	}
+	return out
 }
 
 func (a *Agent) createVolume(req *api.VolumeCreate) (api.Volume, error) {

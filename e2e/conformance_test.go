@@ -168,6 +168,8 @@ func capability(name string) (bool, error) {
 	case "runc":
 		_, err := exec.LookPath("runc")
 		return err == nil, nil
+	case "loop":
+		return there("/dev/loop-control"), nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }

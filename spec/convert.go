@@ -41,7 +41,7 @@ func (l *loading) convert() {
 	for key, v := range p.Volumes {
 		st.Volumes[key] = Volume{
 			Key: key, Name: v.Name, External: bool(v.External), Driver: v.Driver,
-			DriverOpts: filled(v.DriverOpts), Labels: filled(v.Labels),
+			DriverOpts: honoured("volumes.*.driver_opts.*", v.DriverOpts), Labels: filled(v.Labels),
 		}
 	}
 	for key, c := range p.Configs {
@@ -141,6 +141,13 @@ func (l *loading) relative(err error) string {
 		return l.show(fe.path) + " " + fe.reason
 	}
 	return err.Error()
+}
+
+// honoured is a copy of m without the options that are reported as ignored.
+func honoured(path string, m map[string]string) map[string]string {
+	out := filled(m)
+	maps.DeleteFunc(out, func(k, _ string) bool { return !slices.Contains(honouredDriverOpts[path], k) })
+	return filled(out)
 }
 
 // filled is a copy of m, nil when it is empty, so that equal stacks are equal

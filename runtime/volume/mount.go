@@ -54,13 +54,57 @@ func (s *Store) Prepare(ctx context.Context, name string) (string, error) {
 	if mounted {
 		return v.Mountpoint, nil
 	}
-	if err := mount(ctx, v); err != nil {
-		return "", fmt.Errorf("volume %s: mount %s: %w", name, v.Options["device"], err)
+	if err := s.mountDevice(ctx, v); err != nil {
+		return "", fmt.Errorf("volume %s: mount %s: %w", name, orDefault(v.Options["device"], v.Options["type"]), reason(v, err))
 	}
 	return v.Mountpoint, nil
 }
 
-func mount(ctx context.Context, v Volume) error {
+// Release unmounts a volume with options that inUse says nobody uses. inUse is
+// asked while Prepare waits: who comes later finds it mounted again. Idempotent.
+func (s *Store) Release(name string, inUse func() bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.get(name)
+	if errors.Is(err, ErrNotFound) || err == nil && len(v.Options) == 0 || inUse() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := unmount(v.Mountpoint); err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
+	return nil
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// reason says in a user's words what mount(2) means. The options themselves are
+// never in it: they may hold a password.
+func reason(v Volume, err error) error {
+	kind := v.Options["type"]
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("this kernel has no filesystem %s; load its module, or correct driver_opts.type: %w", kind, err)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%s does not take these options, or there is no such filesystem on the device; look at driver_opts.o: %w", orDefault(kind, "it"), err)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTBLK):
+		return fmt.Errorf("there is no such device; look at driver_opts.device: %w", err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("the server refuses it; look at its exports, user and password: %w", err)
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ETIMEDOUT):
+		return fmt.Errorf("the server does not answer; look at addr in driver_opts.o: %w", err)
+	}
+	return err
+}
+
+func (s *Store) mountDevice(ctx context.Context, v Volume) error {
 	kind, device := v.Options["type"], v.Options["device"]
 	flags, data := parseOptions(v.Options["o"])
 	if strings.HasPrefix(kind, "nfs") || kind == "cifs" {
@@ -80,12 +124,12 @@ func mount(ctx context.Context, v Volume) error {
 			return unix.ENOTDIR
 		}
 	}
-	if err := unix.Mount(device, v.Mountpoint, kind, flags, data); err != nil {
+	if err := s.mount(device, v.Mountpoint, kind, flags, data); err != nil {
 		return err
 	}
 	if bind && flags&unix.MS_RDONLY != 0 {
 		// A bind takes flags only when it is mounted again.
-		if err := unix.Mount("", v.Mountpoint, "", flags|unix.MS_REMOUNT, ""); err != nil {
+		if err := s.mount("", v.Mountpoint, "", flags|unix.MS_REMOUNT, ""); err != nil {
 			return errors.Join(err, unmount(v.Mountpoint))
 		}
 	}

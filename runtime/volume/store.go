@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"berth/crash"
 )
@@ -42,6 +43,8 @@ type Volume struct {
 type Store struct {
 	root string
 	mu   sync.Mutex
+	// mount is mount(2), but in tests.
+	mount func(source, target, fstype string, flags uintptr, data string) error
 }
 
 // Open prepares the folder, 0700: a setuid file that a container put into a
@@ -63,7 +66,7 @@ func Open(root string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open volumes: end a removal: %w", err)
 	}
-	return &Store{root: root}, nil
+	return &Store{root: root, mount: unix.Mount}, nil
 }
 
 // removedPrefix begins the names of folders that are being deleted; no
