@@ -277,7 +277,11 @@ func (a *Agent) serveExec(ctx context.Context, c *websocket.Conn, t *store.Task)
 			in.resize <- runtime.WindowSize{Rows: req.Rows, Cols: req.Cols}
 		}
 	}
-	return a.containers.Exec(running, t.ID, e)
+	code, err := a.containers.Exec(running, t.ID, e)
+	if err != nil {
+		return 0, notStarted(err)
+	}
+	return code, nil
 }
 
 func (a *Agent) serveAttach(ctx context.Context, c *websocket.Conn, t *store.Task) (int, error) {

@@ -30,7 +30,10 @@ func newExec(a *app) *cobra.Command {
 		Use:   "exec [flags] SERVICE COMMAND [ARG...]",
 		Short: "Run a command in a running container",
 		Long: `Run a command in a running container of a service. On a terminal the
-command gets one, unless -T is given.` + exitStatus("N    the exit code of the command"),
+command gets one, unless -T is given.` + exitStatus(
+			"126  the command could not be run",
+			"127  there is no such command",
+			"N    the exit code of the command"),
 		Example: `  berth exec web sh
   berth exec -T db pg_dump shop > shop.sql
   berth exec --index 2 -u root -e DEBUG=1 web env`,
@@ -80,7 +83,7 @@ func (a *app) exec(ctx context.Context, o execOptions, service string, command [
 	}
 	code, err := a.execOn(ctx, client, task.ID, req, streams)
 	if err != nil {
-		return err
+		return started(err)
 	}
 	if code != 0 {
 		return exit{code: code}

@@ -17,7 +17,7 @@ type runOptions struct {
 	detach, remove, noTTY, tty, interactive bool
 	noDeps, servicePorts, aliases           bool
 	quietPull, quiet                        bool
-	build, quietBuild                       bool
+	build, quietBuild, removeOrphans        bool
 	pull, name                              string
 
 	overrides runOverrides
@@ -66,6 +66,7 @@ passed on to it.` + exitStatus(
 	f.BoolVar(&o.quietPull, "quiet-pull", false, "show no progress of pulls")
 	f.BoolVar(&o.build, "build", false, "build images before, also those that are here")
 	f.BoolVar(&o.quietBuild, "quiet-build", false, "show no progress of builds")
+	f.BoolVar(&o.removeOrphans, "remove-orphans", false, "accepted for scripts: up ends services that the file no longer has")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress at all")
 	f.StringVar(&o.pull, "pull", "", "pull images, `WHEN`: always, missing, never (default: as the file says)")
 	f.StringVar(&o.name, "name", "", "`NAME` of the container")
@@ -76,6 +77,9 @@ passed on to it.` + exitStatus(
 func (a *app) run(ctx context.Context, o *runOptions, service string) error {
 	if err := checkPullPolicy(o.pull); err != nil {
 		return err
+	}
+	if o.removeOrphans {
+		fmt.Fprintln(a.stderr, "warning: run leaves services that the file no longer has; `berth up` ends them")
 	}
 	a.greet(ctx)
 	result, err := a.load(ctx, []string{service}, o.noDeps)
