@@ -60,6 +60,12 @@ func TestCorpus_EveryAcceptedStackHasAPlan(t *testing.T) {
 				v.External = false
 				r.Stack.Volumes[key] = v
 			}
+			for _, files := range []map[string]spec.File{r.Stack.Configs, r.Stack.Secrets} {
+				for key, f := range files {
+					f.External = false
+					files[key] = f
+				}
+			}
 			mu.Lock() // the fakes are one agent's
 			defer mu.Unlock()
 			plan, err := b.plan(&api.ApplyRequest{Stack: *r.Stack})

@@ -109,6 +109,7 @@ func (m *machine) script(t *testing.T, env *testscript.Env) error {
 	env.Vars = append(env.Vars,
 		"PATH="+filepath.Dir(program(t, "berth"))+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"BERTH_ROOT="+m.root, "BERTH_RUN="+m.run, "BERTH_CONFIG="+m.config,
+		"XDG_CACHE_HOME="+filepath.Join(env.WorkDir, ".cache"), // HOME is /no-home, which root can make
 		"BLOCKDEVICE="+blockDevice(), "ARCH="+runtime.GOARCH,
 		"COMPOSE_PROJECT_NAME="+name, "REGISTRY="+mirror(t))
 	env.Defer(func() {

@@ -18,13 +18,13 @@ import (
 // fails at `up` alone.
 
 var (
-	hostnameForm  = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$`)
-	resourceForm  = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
-	exposeForm    = regexp.MustCompile(`^(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?$`)
-	cpusetForm    = regexp.MustCompile(`^\d+(-\d+)?(,\d+(-\d+)?)*$`)
-	deviceForm    = regexp.MustCompile(`^[rwm]+$`)
-	platformForm  = regexp.MustCompile(`^[a-z0-9]+(/[a-z0-9_]+(/[a-z0-9.]+)?)?$`)
-	propagations  = []string{"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
+	hostnameForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$`)
+	resourceForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	exposeForm   = regexp.MustCompile(`^(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?$`)
+	cpusetForm   = regexp.MustCompile(`^\d+(-\d+)?(,\d+(-\d+)?)*$`)
+	deviceForm   = regexp.MustCompile(`^[rwm]+$`)
+	platformForm = regexp.MustCompile(`^[a-z0-9]+(/[a-z0-9_]+(/[a-z0-9.]+)?)?$`)
+	propagations = []string{"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
 )
 
 // maxImage is the length of a reference: registry, name, tag and digest.
@@ -36,7 +36,13 @@ const maxSize = 1 << 55
 // wrongForm says that the value at path, an attribute of the service, cannot
 // be carried out.
 func (c serviceCheck) wrongForm(attr, message, hint string) {
-	c.l.add(c.l.placedValue(c.l.atUp(), c.at+"."+attr, message, hint))
+	c.failAtUp(c.at+"."+attr, message, hint)
+}
+
+// failAtUp is failValue for what the reference loader takes: `config` and
+// `lint` only warn of it.
+func (c serviceCheck) failAtUp(path, message, hint string) {
+	c.l.add(c.l.placedValue(c.l.atUp(), path, message, hint))
 }
 
 func (c serviceCheck) forms() {

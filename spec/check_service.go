@@ -272,7 +272,7 @@ func (c serviceCheck) mount(path string, v types.ServiceVolumeConfig) {
 		}
 	}
 	if v.Image != nil && outside(v.Image.SubPath) {
-		c.failValue(path+".image.subpath", fmt.Sprintf("subpath %q leads out of the image", v.Image.SubPath), "write a path below it, without a / at its beginning")
+		c.failAtUp(path+".image.subpath", fmt.Sprintf("subpath %q leads out of the image", v.Image.SubPath), "write a path below it, without a / at its beginning")
 	}
 	if b := v.Bind; v.Type == types.VolumeTypeBind && b != nil {
 		c.bind(path, v)

@@ -81,7 +81,7 @@ func (c serviceCheck) placement() {
 	for i, p := range d.Placement.Preferences {
 		key := Constraint{Key: p.Spread}
 		if _, ok := key.label(); !ok && p.Spread != "" {
-			c.fail(fmt.Sprintf("%s.placement.preferences.%d", at, i), "preference spread: "+strconv.Quote(p.Spread)+" is not a label of a node",
+			c.failAtUp(fmt.Sprintf("%s.placement.preferences.%d", at, i), "preference spread: "+strconv.Quote(p.Spread)+" is not a label of a node",
 				"write spread: node.labels.NAME")
 		}
 	}

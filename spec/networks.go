@@ -195,7 +195,7 @@ func (c serviceCheck) endpoint(at string, a *types.ServiceNetworkConfig) {
 	}
 	for i, text := range a.LinkLocalIPs {
 		if ip, err := netip.ParseAddr(text); err != nil || !ip.IsLinkLocalUnicast() {
-			c.failValue(fmt.Sprintf("%s.link_local_ips.%d", at, i), fmt.Sprintf("%q is no link-local address", text), "write one of 169.254.0.0/16 or fe80::/10")
+			c.failAtUp(fmt.Sprintf("%s.link_local_ips.%d", at, i), fmt.Sprintf("%q is no link-local address", text), "write one of 169.254.0.0/16 or fe80::/10")
 		}
 	}
 	if name := a.InterfaceName; len(name) > ifNameLength || strings.ContainsAny(name, "/: \t") || name == "." || name == ".." || name == "lo" {
@@ -203,7 +203,7 @@ func (c serviceCheck) endpoint(at string, a *types.ServiceNetworkConfig) {
 	}
 	for s := range strings.SplitSeq(a.DriverOpts[OptSysctls], ",") {
 		if s != "" && !endpointSysctl.MatchString(s) {
-			c.failValue(at+".driver_opts."+OptSysctls, fmt.Sprintf("%q is no sysctl of an interface", s), "write net.ipv4.conf.IFNAME.NAME=VALUE")
+			c.failAtUp(at+".driver_opts."+OptSysctls, fmt.Sprintf("%q is no sysctl of an interface", s), "write net.ipv4.conf.IFNAME.NAME=VALUE")
 		}
 	}
 }
