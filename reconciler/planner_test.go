@@ -180,6 +180,11 @@ var cases = []goldenCase{
 	{"what failed for good is tried again when the user asks", stack(web(1, policy(spec.RestartNo, 0))), []Task{running("web", 1, 1, "k2", exited(3, time.Minute, time.Second, 0), func(t *Task) { t.Retry = true })}},
 	{"changed limits touch no process", stack(web(1)), []Task{running("web", 1, 1, "k2", func(t *Task) { t.InPlace = "i0" })}},
 	{"a sidecar follows the task whose network it shares", stack(web(1), web(1, named("side"), func(s *Service) { s.Shares = []string{"service:web"}; s.Networks = nil })), []Task{running("web", 1, 2, "k2"), running("side", 1, 1, "k2", func(t *Task) { t.Parents = map[string]string{"service:web": "weba1"} })}},
+	{"a sidecar of two services waits for the one that does not run", stack(web(1), web(1, named("db"), stoppedByUser), web(1, named("side"), func(s *Service) { s.Shares = []string{"service:db", "service:web"} })), []Task{running("web", 1, 1, "k2")}},
+	{"a sidecar of another stack's container follows it", stack(web(1, named("side"), func(s *Service) {
+		s.Shares, s.Containers = []string{"container:x"}, map[string]string{"container:x": "new"}
+	})), []Task{running("side", 1, 1, "k2", func(t *Task) { t.Parents = map[string]string{"container:x": "old"} })}},
+	{"a sidecar stays while the container is gone", stack(web(1, named("side"), func(s *Service) { s.Shares = []string{"container:x"} })), []Task{running("side", 1, 1, "k2", func(t *Task) { t.Parents = map[string]string{"container:x": "old"} })}},
 	{"a sidecar stays with the old task until the new one is ready", stack(web(1), web(1, named("side"), func(s *Service) { s.Shares = []string{"service:web"}; s.Networks = nil })), []Task{running("web", 1, 1, "k1"), running("web", 1, 2, "k2", unready), running("side", 1, 1, "k2", func(t *Task) { t.Parents = map[string]string{"service:web": "weba1"} })}},
 	{"down ends dependents first", func() Stack {
 		s := stack(web(1, needs("db", spec.DependsHealthy)), web(1, named("db")))

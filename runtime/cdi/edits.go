@@ -190,7 +190,7 @@ func (h *hook) apply(s *specs.Spec) {
 		s.Hooks = &specs.Hooks{}
 	}
 	to := map[string]*[]specs.Hook{
-		"prestart": &s.Hooks.Prestart, //nolint:staticcheck // old specifications have it
+		"prestart":      &s.Hooks.Prestart, //nolint:staticcheck // old specifications have it
 		"createRuntime": &s.Hooks.CreateRuntime, "createContainer": &s.Hooks.CreateContainer,
 		"startContainer": &s.Hooks.StartContainer, "poststart": &s.Hooks.Poststart, "poststop": &s.Hooks.Poststop,
 	}[h.Name]
