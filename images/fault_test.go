@@ -426,7 +426,7 @@ func TestPull_Redirect_LeavesCredentialsBehind(t *testing.T) {
 		return false
 	})
 	s := newStore(t, reg)
-	if err := pullErr(t, s, "web:v1"); !errors.Is(err, ErrUnauthorized) || !strings.Contains(err.Error(), "log in") {
+	if err := pullErr(t, s, "web:v1"); !errors.Is(err, ErrUnauthorized) || !strings.Contains(err.Error(), "berth login") {
 		t.Errorf("without credentials: %v", err)
 	}
 	_, err := s.Pull(t.Context(), "web:v1", PullOptions{Auth: func(host string) (string, string, bool) {

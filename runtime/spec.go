@@ -28,10 +28,19 @@ type specMaker struct {
 	filter seccompCache
 	warn   func(id, text string)
 	cdi    []string // folders
+	// ipc are the mounts of the host that its IPC namespace comes with: some
+	// machines have no /dev/mqueue.
+	ipc []string
 }
 
 func newSpecMaker(cfg Config, cg cgroupFS) *specMaker {
-	return &specMaker{parent: cfg.CgroupParent, init: cfg.Init, cg: cg, limits: readHostLimits(), warn: cfg.Warn, cdi: cfg.CDI}
+	m := &specMaker{parent: cfg.CgroupParent, init: cfg.Init, cg: cg, limits: readHostLimits(), warn: cfg.Warn, cdi: cfg.CDI}
+	for _, p := range []string{"/dev/mqueue", "/dev/shm"} {
+		if pathExists(p) {
+			m.ipc = append(m.ipc, p)
+		}
+	}
+	return m
 }
 
 // make looks into the mounted root of c and returns the configuration. The

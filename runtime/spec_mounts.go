@@ -77,10 +77,8 @@ func (m *specMaker) defaultMounts(c Container) []specs.Mount {
 		bind := func(p string) specs.Mount {
 			return specs.Mount{Destination: p, Type: "bind", Source: p, Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
 		}
-		for _, p := range []string{"/dev/mqueue", "/dev/shm"} {
-			if pathExists(p) {
-				out = append(out, bind(p))
-			}
+		for _, p := range m.ipc {
+			out = append(out, bind(p))
 		}
 		return out
 	}
