@@ -428,7 +428,7 @@ func TestServer_Exec_OfWhatDoesNotRun_IsRefused(t *testing.T) {
 	})
 	var p *api.Error
 	_, err := c.Exec(t.Context(), "shop-web-1", api.ExecRequest{Args: []string{"/nope"}}, api.Streams{})
-	if !errors.As(err, &p) || p.Code != api.CodeInvalid || !strings.Contains(p.Detail, "not found in the image") {
+	if !errors.As(err, &p) || p.Code != api.CodeStart || p.ExitCode != 127 || !strings.Contains(p.Detail, "not found in the image") {
 		t.Errorf("%v", err)
 	}
 	if _, err = c.Exec(t.Context(), "shop-web-1", api.ExecRequest{}, api.Streams{}); !errors.As(err, &p) || p.Code != api.CodeInvalid {
