@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +16,10 @@ import (
 	"berth/crash"
 )
 
-const sigKill = unix.SIGKILL
+const (
+	sigKill = unix.SIGKILL
+	sigStop = unix.SIGSTOP
+)
 
 // Defaults of Container.LogMaxSize and LogMaxFiles.
 const (
@@ -258,7 +263,9 @@ func (r *Runtime) killAll(t *task) {
 	t.mu.Unlock()
 	init, conmon := t.handles()
 	if !t.isWhole() {
-		_ = conmon.signal(sigKill)
+		// With the OCI runtime below it: that would go on, and make a cgroup that
+		// nobody knows of.
+		killTree(conmon)
 	}
 	_ = init.signal(sigKill)
 	r.cg.kill(r.cgroup(t.id))
@@ -299,6 +306,46 @@ func (r *Runtime) endConmon(t *task) {
 	await(2 * time.Second)
 	_ = conmon.signal(sigKill)
 	await(2 * time.Second) // a call that it is in, such as writing the exit file, still ends
+}
+
+// killTree kills a process and all below it, and waits for their ends. Each is
+// stopped before its children are looked at, so that it has no more of them.
+func killTree(h *pidHandle) {
+	if h.signal(sigStop) != nil {
+		return // gone
+	}
+	await := func(over func() bool) {
+		for deadline := time.Now().Add(2 * time.Second); !over() && time.Now().Before(deadline); {
+			<-time.After(time.Millisecond)
+		}
+	}
+	await(func() bool { s, err := readStat(h.Pid); return err != nil || s.state == 'T' || s.dead() })
+	for _, pid := range children(h.Pid) {
+		if child := openPid(identify(pid)); child != nil {
+			killTree(child)
+			child.close()
+		}
+	}
+	_ = h.signal(sigKill)
+	await(func() bool { return !h.alive() })
+}
+
+// children of a process, whichever of its threads made them.
+func children(pid int) []int {
+	var out []int
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // a constant pattern
+	for _, file := range threads {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // that thread has ended
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
 }
 
 // RemoveLog removes the log files of a deleted container. Idempotent.
