@@ -105,25 +105,7 @@ func (a *Agent) applyOnce(ctx context.Context, req *api.ApplyRequest, report fun
 		}
 		return &api.Applied{Stack: st.Name, Revision: rev.Number}, nil
 	}
-	if err := checkFolder(req, rev, next); err != nil {
-		return nil, err
-	}
-	if err := a.checkStack(next); err != nil {
-		return nil, err
-	}
-	if err := a.checkMachine(next); err != nil {
-		return nil, err
-	}
-	if err := a.checkGeneric(req, next, report); err != nil {
-		return nil, err
-	}
-	if err := a.checkMemory(req, cur, rev, next, &record, report); err != nil {
-		return nil, err
-	}
-	if err := a.checkCPUs(req, next); err != nil {
-		return nil, err
-	}
-	if err := a.expectedPlan(req, cur, rev, next, &record); err != nil {
+	if err := a.checkAll(req, cur, rev, next, &record, report); err != nil {
 		return nil, err
 	}
 	chosen, err := a.ports.hold(st.Name, &next.Stack, record.Ports)
@@ -182,6 +164,25 @@ func (a *Agent) expected(req *api.ApplyRequest, cur *store.Stack) error {
 			Status: http.StatusConflict, Code: api.CodeConflict,
 			Detail: fmt.Sprintf("stack %s is at revision %d, not %d", req.Stack.Name, at, req.ExpectRevision),
 			Hint:   "look at `berth plan` again",
+		}
+	}
+	return nil
+}
+
+// checkAll looks for all that would fail after the commit: in the stack, on
+// this machine, and between what was planned and what would be done.
+func (a *Agent) checkAll(req *api.ApplyRequest, cur *store.Stack, rev, next *store.Revision, record *store.Stack, report func(api.Progress)) error {
+	for _, check := range []func() error{
+		func() error { return checkFolder(req, rev, next) },
+		func() error { return a.checkStack(next) },
+		func() error { return a.checkMachine(next) },
+		func() error { return a.checkGeneric(req, next, report) },
+		func() error { return a.checkMemory(req, cur, rev, next, record, report) },
+		func() error { return a.checkCPUs(req, next) },
+		func() error { return a.expectedPlan(req, cur, rev, next, record) },
+	} {
+		if err := check(); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -193,7 +193,8 @@ func TestLiveness_ATaskThatFails_IsReplaced(t *testing.T) {
 	simulate(t, func(b *bench) {
 		a := answering(b)
 		b.up(stackOf("shop", service("web", "web:1", probed(livenessTest, nil))))
-		b.pass(time.Minute) // past the watched part of the rollout
+		// Past the watched part of the rollout, and not at the very time of a probe.
+		b.pass(time.Minute + 3*time.Second)
 		a.set("web/1.1 /liveness", " answers 500")
 		b.pass(25 * time.Second)
 		b.expectTasks("web/1.1 running published")

@@ -184,7 +184,7 @@ func (s *surveyor) include(u *unit, item *yaml.Node) {
 			}
 			env = s.includeEnv(u, item, dir)
 		}
-		if src := s.open(u, at, p, path, "include"); src != nil {
+		if src := s.open(u, at, path, "include"); src != nil {
 			s.file(&unit{src: src, env: env, dir: dir})
 		}
 	}
@@ -252,7 +252,7 @@ func (s *surveyor) local(u *unit, at *yaml.Node, written, what string) (string, 
 
 // open reads a file that another one names, once. What is in progress is not
 // read again: the loader reports the cycle.
-func (s *surveyor) open(u *unit, at *yaml.Node, written, path, what string) *source {
+func (s *surveyor) open(u *unit, at *yaml.Node, path, what string) *source {
 	key := what + " " + u.only + " " + path
 	if s.seen[key] {
 		return nil
@@ -330,7 +330,7 @@ func (s *surveyor) extend(u *unit, name string, ext *yaml.Node) {
 		if !ok {
 			return
 		}
-		if src := s.open(&unit{src: u.src, only: as + " " + ref}, file, written, path, "extends"); src != nil {
+		if src := s.open(&unit{src: u.src, only: as + " " + ref}, file, path, "extends"); src != nil {
 			s.file(&unit{src: src, env: u.env, dir: filepath.Dir(path), only: ref, as: as})
 			from = src
 		} else if from = s.bySource[path]; from == nil {

@@ -128,7 +128,7 @@ Global flags may stand before or after the command.` + exitStatus(
 		&cobra.Group{ID: groupStack, Title: "Stacks:"},
 		&cobra.Group{ID: groupLook, Title: "What runs:"},
 		&cobra.Group{ID: groupFile, Title: "The Compose file:"},
-		&cobra.Group{ID: groupThings, Title: "Images, volumes, networks, secrets:"},
+		&cobra.Group{ID: groupThings, Title: "Images, volumes, networks, secrets, jobs:"},
 		&cobra.Group{ID: groupHost, Title: "This machine:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
@@ -137,20 +137,14 @@ Global flags may stand before or after the command.` + exitStatus(
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupStack, newUp(a), newDown(a), newPlan(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a), newPull(a),
-		newRollout(a), newCanary(a), newRollback(a), newScale(a), newRun(a), newPublish(a))
-	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newAttach(a), newEvents(a), newStats(a), newInspect(a))
-	add(groupStack, newBuild(a), newPush(a), newStack(a))
-	add(groupLook, newImages(a))
-	add(groupStack, newCreate(a), newPause(a), newUnpause(a), newWait(a), newWatch(a))
-	add(groupLook, newTop(a), newPort(a), newCp(a), newExport(a), newCommit(a))
-	add(groupFile, newConfig(a), newLint(a))
-	add(groupThings, newJob(a), newLogin(a), newLogout(a), newImage(a), newVolume(a), newNetwork(a), newSecret(a), newConfigs(a))
-	add(groupHost, newDoctor(a), newInstall(a), newVersion(a))
-
-	add(groupHost, newSystem(a), newAdopt(a), newMan(a))
-	add(groupFile, newInit(a))
-
+	add(groupStack, newUp(a), newDown(a), newPlan(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newPause(a),
+		newUnpause(a), newKill(a), newRm(a), newRun(a), newWait(a), newWatch(a), newScale(a), newPull(a), newBuild(a), newPush(a),
+		newRollout(a), newCanary(a), newRollback(a), newStack(a))
+	add(groupLook, newPs(a), newLs(a), newLogs(a), newExplain(a), newHistory(a), newExec(a), newAttach(a), newEvents(a),
+		newStats(a), newTop(a), newPort(a), newImages(a), newInspect(a), newCp(a), newExport(a), newCommit(a))
+	add(groupFile, newConfig(a), newLint(a), newInit(a), newPublish(a))
+	add(groupThings, newImage(a), newVolume(a), newNetwork(a), newSecret(a), newConfigs(a), newJob(a), newLogin(a), newLogout(a))
+	add(groupHost, newDoctor(a), newInstall(a), newAdopt(a), newSystem(a), newVersion(a), newMan(a))
 	root.SetCompletionCommandGroupID(groupHost)
 	root.SetHelpCommandGroupID(groupHost)
 	addGlobals(root, root.Flags())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,22 +102,12 @@ func (f *fileWatch) run(ctx context.Context, changed func(files []string)) error
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("watch files: %w", err)
 			}
-			for _, r := range f.rules {
-				files, err := r.files()
-				if err != nil {
-					return err
-				}
-				for _, file := range files {
-					pending[file] = true
-				}
+			if err := f.all(pending); err != nil {
+				return err
 			}
 		case <-quiet.C:
-			files := make([]string, 0, len(pending))
-			for file := range pending {
-				files = append(files, file)
-			}
+			files := slices.Sorted(maps.Keys(pending))
 			clear(pending)
-			slices.Sort(files)
 			changed(files)
 			continue
 		}
@@ -124,6 +115,20 @@ func (f *fileWatch) run(ctx context.Context, changed func(files []string)) error
 			quiet.Reset(watchQuiet)
 		}
 	}
+}
+
+// all adds every file that a rule is about.
+func (f *fileWatch) all(pending map[string]bool) error {
+	for _, r := range f.rules {
+		files, err := r.files()
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			pending[file] = true
+		}
+	}
+	return nil
 }
 
 // touched are the files that an event is about: of a new folder all in it.
