@@ -36,10 +36,14 @@ func TestWatchRule_WhatItMatches(t *testing.T) {
 		trigger types.Trigger
 		want    []string
 	}{
-		"all": {types.Trigger{Path: dir + "/src", Action: "sync", Target: "/app"},
-			[]string{"a.go", "b.txt", "deep/b.go", "vendor/keep.go", "vendor/x.go"}},
-		"ignored, with an exception": {types.Trigger{Path: dir + "/src", Action: "sync", Target: "/app", Ignore: []string{"vendor", "!vendor/keep.go"}},
-			[]string{"a.go", "b.txt", "deep/b.go", "vendor/keep.go"}},
+		"all": {
+			types.Trigger{Path: dir + "/src", Action: "sync", Target: "/app"},
+			[]string{"a.go", "b.txt", "deep/b.go", "vendor/keep.go", "vendor/x.go"},
+		},
+		"ignored, with an exception": {
+			types.Trigger{Path: dir + "/src", Action: "sync", Target: "/app", Ignore: []string{"vendor", "!vendor/keep.go"}},
+			[]string{"a.go", "b.txt", "deep/b.go", "vendor/keep.go"},
+		},
 		"included": {types.Trigger{Path: dir + "/src", Action: "sync", Target: "/app", Include: []string{"**/*.txt"}}, []string{"b.txt"}},
 	} {
 		r, err := newWatchRule(service, c.trigger)
