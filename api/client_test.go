@@ -334,6 +334,8 @@ func TestClient_Routes(t *testing.T) {
 		"ImageDigests":   func() error { _, err := c.ImageDigests(ctx, ImageDigestsRequest{}); return err },
 		"ImageHistory":   func() error { _, err := c.ImageHistory(ctx, "r"); return err },
 		"SystemUsage":    func() error { _, err := c.SystemUsage(ctx); return err },
+		"Jobs":           func() error { _, err := c.Jobs(ctx, "s"); return err },
+		"RunJob":         func() error { return drain(c.RunJob(ctx, "s", "j", JobRunRequest{})) },
 		"Contents":       func() error { _, err := c.Contents(ctx, KindSecret, ""); return err },
 		"InspectContent": func() error { _, err := c.InspectContent(ctx, KindSecret, "", "n"); return err },
 		"SetContent":     func() error { _, err := c.SetContent(ctx, KindSecret, ContentSet{}); return err },
