@@ -42,7 +42,7 @@ var edges = []struct{ edge, proof string }{
 func TestEdges_EachHasItsProof(t *testing.T) {
 	for n, e := range edges[1:] {
 		if !proof(t, e.proof) {
-			t.Logf("edge %d, %s: there is no %s", n+1, e.edge, e.proof)
+			t.Errorf("edge %d, %s: there is no %s", n+1, e.edge, e.proof)
 		}
 	}
 }
