@@ -110,8 +110,8 @@ services:
 			`compose\.yaml:3:\d+: .*10\.210\.0\.0/16`, "choose another subnet",
 		},
 		{
-			"build only", "services:\n  web:\n    build: .\n",
-			`error: .*compose\.yaml:2:3: .*has no image, only build`, "berth image load",
+			"build without a Dockerfile", "services:\n  web:\n    build: .\n",
+			`error: .*service web: .*no Dockerfile`, "dockerfile",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

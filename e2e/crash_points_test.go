@@ -55,8 +55,12 @@ services:
     volumes: ["data:/usr/share"]
     configs: [hot]
     secrets: [word]
+    post_start: [{command: ["HOOK"]}]
+    pre_stop: [{command: ["true"]}]
     logging: {options: {max-size: 1k}}
     deploy: {update_config: {monitor: 0s}, rollback_config: {monitor: 0s}}
+jobs:
+  tick: {image: busybox, command: "true", triggers: {manual: true}}
 configs:
   page: {content: VERSION}
   hot: {content: "limit LIMIT", x-on-change: "signal:HUP"}
@@ -105,11 +109,12 @@ type round struct {
 type compose struct {
 	version             int
 	web, limit, failure string
+	hook                string // of db, after its start
 }
 
 func (c *compose) text() string {
 	return strings.NewReplacer(
-		"VERSION", "v"+strconv.Itoa(c.version), "WEB", c.web, "LIMIT", c.limit, "FAILURE", c.failure,
+		"VERSION", "v"+strconv.Itoa(c.version), "WEB", c.web, "LIMIT", c.limit, "FAILURE", c.failure, "HOOK", c.hook,
 	).Replace(mortal)
 }
 
@@ -188,6 +193,20 @@ var rounds = []round{{
 	},
 	points: []string{"apply.committed", "task.started:2", "rollout.completed"},
 }, {
+	name: "hooks", before: nextVersion, ask: up, ends: api.RolloutComplete,
+	points: []string{"prestop.done", "hook.run", "poststart.done"},
+}, {
+	name: "a hook that fails", ask: up, ends: api.RolloutRolledBack,
+	before: func(_ *testing.T, v *victim) { v.compose.version, v.compose.hook = v.compose.version+1, "false" },
+	points: []string{"poststart.failed", "rollback.committed"},
+}, {
+	name: "a good version after that", ask: up, ends: api.RolloutComplete,
+	before: func(_ *testing.T, v *victim) { v.compose.version, v.compose.hook = v.compose.version+1, "true" },
+	points: []string{"rollout.completed"},
+}, {
+	name: "a job", ask: []string{"job", "run", "tick"}, still: true, again: true, ends: api.RolloutComplete,
+	points: []string{"job.run"},
+}, {
 	name: "a secret is rotated", ask: []string{"secret", "rotate", "word", "--file", wordFile}, again: true, ends: api.RolloutComplete,
 	before: func(t *testing.T, v *victim) { v.write(t, wordFile, "another word") },
 	points: []string{"named.stored", "named.committed"},
@@ -217,7 +236,7 @@ const lastStack = "rules.deleted"
 func TestCrash_AtEveryPoint_TheNextAgentEndsIt(t *testing.T) {
 	testbed.NeedKernel(t)
 	m := newMachine(t)
-	v := &victim{stack: m.stack(t, "mortal", mortal), compose: compose{version: 1, web: good, limit: "64m", failure: "rollback"}}
+	v := &victim{stack: m.stack(t, "mortal", mortal), compose: compose{version: 1, web: good, limit: "64m", failure: "rollback", hook: "true"}}
 	v.write(t, wordFile, "word")
 	v.write(t, "compose.yaml", v.compose.text())
 	v.start(t, "")
