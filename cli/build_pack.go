@@ -3,7 +3,10 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -113,7 +116,7 @@ func (b *Build) packContext(p *build.Packing, clone func(string) (string, error)
 		return err
 	}
 	if info, err := os.Stat(s.Context); err != nil || !info.IsDir() {
-		return fmt.Errorf("build context %s: no such folder", s.Context)
+		return b.wrong("context", "there is no folder "+s.Context+" to build", "make it, or correct build.context")
 	}
 	p.Request.Build.Context = p.AddFolder(s.Context, ignore)
 	if s.DockerfileInline != "" {
@@ -121,11 +124,27 @@ func (b *Build) packContext(p *build.Packing, clone func(string) (string, error)
 		return nil
 	}
 	content, err := os.ReadFile(file)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return b.wrong("dockerfile", "there is no Dockerfile "+file, "write it, or name another one with build.dockerfile")
+	case err != nil:
 		return fmt.Errorf("read the Dockerfile: %w", err)
 	}
 	p.SetDockerfile(filepath.Base(file), content, ignore)
 	return nil
+}
+
+// wrong is a mistake in an attribute of the service's build, with its place.
+func (b *Build) wrong(attribute, message, hint string) error {
+	e := &api.Error{Status: http.StatusUnprocessableEntity, Code: api.CodeInvalid, Detail: "service " + strings.Join(b.Services, ", ") + ": " + message, Hint: hint}
+	at := "services." + b.Services[0] + ".build"
+	for _, path := range []string{at + "." + attribute, at} {
+		if pos, ok := b.stack.Positions[path]; ok {
+			e.Position = &pos
+			break
+		}
+	}
+	return e
 }
 
 // packContexts packs the additional contexts, and the images of services that

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -246,7 +247,13 @@ func (b *Build) run(ctx context.Context, client *api.Client, o BuildOptions) ite
 			}
 		}
 		service := strings.Join(b.Services, ", ")
-		fail := func(err error) { yield(api.Progress{}, fmt.Errorf("service %s: %w", service, err)) }
+		fail := func(err error) {
+			var placed *api.Error
+			if !errors.As(err, &placed) || placed.Position == nil { // else it names the service
+				err = fmt.Errorf("service %s: %w", service, err)
+			}
+			yield(api.Progress{}, err)
+		}
 		ctx, cancel := context.WithCancel(ctx) // ends what is offered to the build
 		defer cancel()
 		packing, release, err := b.pack(ctx, client, o)

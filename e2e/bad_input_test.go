@@ -111,7 +111,7 @@ services:
 		},
 		{
 			"build without a Dockerfile", "services:\n  web:\n    build: .\n",
-			`error: .*service web: .*no Dockerfile`, "dockerfile",
+			`error: .*compose\.yaml:3:5: service web: there is no Dockerfile /`, "build.dockerfile",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
