@@ -110,6 +110,12 @@ func (b *Build) packContext(p *build.Packing, clone func(string) (string, error)
 		}
 		return nil
 	}
+	return b.packFolder(p, inline)
+}
+
+// packFolder packs a context on this machine.
+func (b *Build) packFolder(p *build.Packing, inline func(ignore []string)) error {
+	s := &b.Spec
 	file := localDockerfile(s)
 	ignore, err := build.ReadIgnore(s.Context, file)
 	if err != nil {
