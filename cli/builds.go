@@ -246,14 +246,7 @@ func (b *Build) run(ctx context.Context, client *api.Client, o BuildOptions) ite
 				return
 			}
 		}
-		service := strings.Join(b.Services, ", ")
-		fail := func(err error) {
-			var placed *api.Error
-			if !errors.As(err, &placed) || placed.Position == nil { // else it names the service
-				err = fmt.Errorf("service %s: %w", service, err)
-			}
-			yield(api.Progress{}, err)
-		}
+		fail := func(err error) { yield(api.Progress{}, b.named(err)) }
 		ctx, cancel := context.WithCancel(ctx) // ends what is offered to the build
 		defer cancel()
 		packing, release, err := b.pack(ctx, client, o)
@@ -262,7 +255,7 @@ func (b *Build) run(ctx context.Context, client *api.Client, o BuildOptions) ite
 			fail(err)
 			return
 		}
-		packing.Request.Service = service
+		packing.Request.Service = strings.Join(b.Services, ", ")
 		for p, err := range client.Build(ctx, packing) {
 			if err != nil {
 				if ctx.Err() == nil {
@@ -270,12 +263,7 @@ func (b *Build) run(ctx context.Context, client *api.Client, o BuildOptions) ite
 				}
 				return
 			}
-			if p.Build != nil && p.Build.Attribute != "" {
-				at := "services." + b.Services[0] + ".build." + p.Build.Attribute
-				if pos, ok := b.stack.Positions[at]; ok {
-					p.Build.Warning = pos.String() + ": " + p.Build.Warning
-				}
-			}
+			b.place(p.Build)
 			if p.Done != nil {
 				close(b.done)
 				return
@@ -284,5 +272,24 @@ func (b *Build) run(ctx context.Context, client *api.Client, o BuildOptions) ite
 				return
 			}
 		}
+	}
+}
+
+// named says whose build failed, if err does not.
+func (b *Build) named(err error) error {
+	var placed *api.Error
+	if errors.As(err, &placed) && placed.Position != nil {
+		return err // wrong names it
+	}
+	return fmt.Errorf("service %s: %w", strings.Join(b.Services, ", "), err)
+}
+
+// place adds the place of an attribute to what is said about it.
+func (b *Build) place(p *build.Progress) {
+	if p == nil || p.Attribute == "" {
+		return
+	}
+	if pos, ok := b.stack.Positions["services."+b.Services[0]+".build."+p.Attribute]; ok {
+		p.Warning = pos.String() + ": " + p.Warning
 	}
 }
