@@ -175,6 +175,7 @@ func (a *Agent) checkAll(req *api.ApplyRequest, cur *store.Stack, rev, next *sto
 	for _, check := range []func() error{
 		func() error { return checkFolder(req, rev, next) },
 		func() error { return a.checkStack(next) },
+		func() error { return a.checkContents(next, a.secrets.Get) },
 		func() error { return a.checkMachine(next) },
 		func() error { return a.checkGeneric(req, next, report) },
 		func() error { return a.checkMemory(req, cur, rev, next, record, report) },

@@ -53,6 +53,9 @@ func (a *Agent) container(ctx context.Context, t *store.Task, img images.Image, 
 	if c.CDI, err = a.devices(s); err != nil {
 		return c, release, err
 	}
+	if len(s.Secrets) > 0 {
+		c.Ulimits["core"] = runtime.Ulimit{} // it would have them
+	}
 	for _, u := range s.Ulimits {
 		c.Ulimits[u.Name] = runtime.Ulimit{Soft: u.Soft, Hard: u.Hard}
 	}
@@ -143,14 +146,24 @@ func (a *Agent) deliver(t *store.Task, c *runtime.Container) error {
 	for i, d := range deliveries {
 		files[i] = d.file
 	}
+	env, err := a.variables(c, &t.Spec, deliveries)
+	if err != nil {
+		return fmt.Errorf("deliver the secrets of %s: %w", t.Name(), err)
+	}
+	if env != nil {
+		files = append(files, *env)
+	}
 	dir, err := a.secrets.Deliver(t.ID, files)
 	if err != nil {
 		return fmt.Errorf("deliver the secrets of %s: %w", t.Name(), err)
 	}
+	if env != nil {
+		c.EnvFile = filepath.Join(dir, env.Name)
+	}
 	for _, d := range deliveries {
 		c.Mounts = append(c.Mounts, runtime.Mount{
 			Type: "bind", Source: filepath.Join(dir, d.file.Name), Target: d.mount.Target, ReadOnly: true,
-			Options: []string{"bind", "rprivate"},
+			Options: append([]string{"bind", "rprivate", "nosuid", "nodev"}, d.execution()),
 		})
 	}
 	return nil

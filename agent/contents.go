@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"berth/crash"
 	"berth/runtime"
@@ -15,8 +16,23 @@ import (
 // delivery is one config or secret as a task has it.
 type delivery struct {
 	key   string // "configs.NAME" or "secrets.NAME"
+	at    string // below the service: "secrets.0"
 	mount spec.FileMount
 	file  secrets.File
+}
+
+// execution is the mount option for it: a config may be a script.
+func (d *delivery) execution() string {
+	if strings.HasPrefix(d.key, "configs.") {
+		return "exec"
+	}
+	return "noexec"
+}
+
+// subject names it in a sentence.
+func (d *delivery) subject() string {
+	kind, name, _ := strings.Cut(d.key, "s.")
+	return kind + " " + name
 }
 
 // deliveries are the configs, then the secrets of a service, with their
@@ -25,7 +41,7 @@ type delivery struct {
 func deliveries(s *spec.Service, r *store.Revision) ([]delivery, error) {
 	var out []delivery
 	add := func(kind string, mounts []spec.FileMount, all map[string]spec.File) error {
-		for _, m := range mounts {
+		for i, m := range mounts {
 			uid, err := number(m.UID)
 			if err != nil {
 				return fmt.Errorf("%s.%s: uid %w", kind, m.Source, err)
@@ -34,7 +50,7 @@ func deliveries(s *spec.Service, r *store.Revision) ([]delivery, error) {
 			if err != nil {
 				return fmt.Errorf("%s.%s: gid %w", kind, m.Source, err)
 			}
-			out = append(out, delivery{kind + "." + m.Source, m, secrets.File{
+			out = append(out, delivery{kind + "." + m.Source, fmt.Sprintf("%s.%d", kind, i), m, secrets.File{
 				Digest: all[m.Source].Digest, Name: strconv.Itoa(len(out)), UID: uid, GID: gid, Mode: m.Mode,
 			}})
 		}
@@ -95,4 +111,13 @@ func (a *Agent) updateContents(ctx context.Context, t *store.Task, r *store.Revi
 		a.events.task(t, "kill", name)
 	}
 	return want, nil
+}
+
+// takeBack ends the delivery of a task that has exited: it never starts again.
+// What a crash leaves of it is swept when the agent starts.
+func (a *Agent) takeBack(t *store.Task) error {
+	if len(t.Spec.Configs)+len(t.Spec.Secrets) == 0 {
+		return nil
+	}
+	return a.secrets.Withdraw(t.ID)
 }

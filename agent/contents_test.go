@@ -27,7 +27,7 @@ func (f *fakeSecrets) Rewrite(id string, files []secrets.File) error {
 	delivered := slices.Clone(f.delivered[id])
 	for _, file := range files {
 		i := slices.IndexFunc(delivered, func(d secrets.File) bool { return d.Name == file.Name })
-		if _, ok := f.contents[file.Digest]; !ok || i < 0 {
+		if _, ok := f.contents[file.Digest]; !ok && file.Content == nil || i < 0 {
 			return fmt.Errorf("no content %s for file %s", file.Digest, file.Name)
 		}
 		delivered[i] = file
@@ -42,7 +42,11 @@ func (f *fakeSecrets) seen(id string) string {
 	defer f.mu.Unlock()
 	var out []string
 	for _, file := range f.delivered[id] {
-		out = append(out, string(f.contents[file.Digest]))
+		content := file.Content
+		if content == nil {
+			content = f.contents[file.Digest]
+		}
+		out = append(out, string(content))
 	}
 	return strings.Join(out, " ")
 }

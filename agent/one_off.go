@@ -248,6 +248,9 @@ func (a *Agent) recordOneOff(req *api.RunRequest, r *store.Revision) (id string,
 	if st.Secrets, err = a.keepContents(st, "secret", st.Secrets, "", a.secrets.Put); err != nil {
 		return "", err
 	}
+	if err := a.checkContents(r, a.secrets.Get); err != nil {
+		return "", err
+	}
 	svc := st.Services[req.Spec.Name]
 	id = withLetter(randomID())
 	t := store.Task{

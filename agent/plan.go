@@ -22,11 +22,14 @@ func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
 	if err := a.expected(req, cur); err != nil {
 		return nil, err
 	}
-	next, missing, err := a.preview(req, cur, rev)
+	next, missing, read, err := a.preview(req, cur, rev)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.checkStack(next); err != nil {
+		return nil, err
+	}
+	if err := a.checkContents(next, read); err != nil {
 		return nil, err
 	}
 	record := nextStack(req, cur, rev, next)
@@ -79,15 +82,27 @@ func (a *Agent) expectedPlan(req *api.ApplyRequest, cur *store.Stack, rev, next 
 func changes(r api.PlanResource) bool { return r.Verb != api.PlanUnchanged }
 
 // preview resolves like apply, but only from what is here; missing are the
-// references that apply would pull.
-func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revision) (next *store.Revision, missing []string, err error) {
+// references that apply would pull. read knows the contents of the request,
+// which are not stored.
+func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revision) (next *store.Revision, missing []string, read reader, err error) {
 	offline := *req
-	digest := func(content []byte) (string, error) { return a.secrets.Digest(content), nil }
+	asked := map[string][]byte{}
+	digest := func(content []byte) (string, error) {
+		d := a.secrets.Digest(content)
+		asked[d] = content
+		return d, nil
+	}
+	read = func(digest string) ([]byte, error) {
+		if content, ok := asked[digest]; ok {
+			return content, nil
+		}
+		return a.secrets.Get(digest)
+	}
 	if offline.Stack.Configs, err = a.keepContents(&req.Stack, api.KindConfig, req.Stack.Configs, req.Roll, digest); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if offline.Stack.Secrets, err = a.keepContents(&req.Stack, api.KindSecret, req.Stack.Secrets, req.Roll, digest); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	changing := changer(req, rev)
 	next = &store.Revision{Number: 1, Stack: offline.Stack, Digests: map[string]string{}}
@@ -98,7 +113,7 @@ func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revi
 		keepOthers(&next.Stack, rev, req.Services, changing)
 	}
 	if err := scale(&next.Stack, req.Scale); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for _, name := range sortedKeys(next.Stack.Services) {
 		s := next.Stack.Services[name]
@@ -109,7 +124,7 @@ func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revi
 		img, err := a.images.Resolve(s.Image)
 		if err != nil {
 			if s.PullPolicy == string(images.PullNever) {
-				return nil, nil, placed(&next.Stack, "services."+name+".image", imageError(err))
+				return nil, nil, nil, placed(&next.Stack, "services."+name+".image", imageError(err))
 			}
 			missing = append(missing, s.Image)
 			continue
@@ -118,7 +133,7 @@ func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revi
 	}
 	next.Runs = runs(a.w.view(), rev, next)
 	slices.Sort(missing)
-	return next, slices.Compact(missing), nil
+	return next, slices.Compact(missing), read, nil
 }
 
 // previewer compares two revisions for people.

@@ -205,7 +205,7 @@ func (a *Agent) sweepSecrets() error {
 		if t.State == store.StateRemoved {
 			continue
 		}
-		tasks[t.ID] = true
+		tasks[t.ID] = t.Live()
 		if t.OneOff != nil {
 			usedDigests(used, &t.OneOff.Stack)
 		}

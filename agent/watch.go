@@ -73,6 +73,9 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 		return // its stack is gone
 	}
 	crash.At("exit.noted")
+	if err := a.takeBack(next); err != nil {
+		a.log.Error("take the secrets of an exited task away", "task", t.Name(), "err", err)
+	}
 	if next.OOM {
 		a.events.task(next, "oom", "")
 	}

@@ -27,7 +27,8 @@ type Config struct {
 	// Conmon is its path; "" looks in PATH and /usr/libexec, /usr/lib.
 	Conmon string
 	// Init is the path of a static program that calls initproc.Main when its
-	// name is initproc.Name: berthd itself. Needed for Container.Init.
+	// name is initproc.Name or initproc.EnvName: berthd itself. Needed for
+	// Container.Init and Container.EnvFile.
 	Init string
 	// Warn is told what was changed in a container that could not be made as
 	// asked (a limit clamped, an option ignored). It may be called from
@@ -45,9 +46,13 @@ type Container struct {
 	// Netns is the path of a network namespace; "" is the host's.
 	Netns string
 
-	Args        []string // entrypoint and command, not empty
-	Env         []string // KEY=VALUE, later wins; PATH, HOME, HOSTNAME, TERM are filled in if missing
-	User        string   // as in an image's USER: name or number, with optional group; "" is root
+	Args []string // entrypoint and command, not empty
+	Env  []string // KEY=VALUE, later wins; PATH, HOME, HOSTNAME, TERM are filled in if missing
+	// EnvFile is the host path of a file with further variables, for the command
+	// and for execs: NAME=VALUE entries, each ended by a zero byte. They win over
+	// Env, and are in no configuration. Its owner must be User (LookupUser).
+	EnvFile     string
+	User        string // as in an image's USER: name or number, with optional group; "" is root
 	GroupAdd    []string
 	WorkingDir  string // created in Rootfs if missing; "" is /
 	Hostname    string

@@ -78,7 +78,7 @@ func (r *Runtime) Create(ctx context.Context, c Container) error {
 
 func (r *Runtime) newRecord(c Container, oci ociRuntime) record {
 	rec := record{
-		Runtime: oci.path, RuntimeRoot: oci.root(r.cfg.Run), Boot: r.boot, Rootfs: c.Rootfs,
+		Runtime: oci.path, RuntimeRoot: oci.root(r.cfg.Run), Boot: r.boot, Rootfs: c.Rootfs, EnvFile: c.EnvFile,
 		Created: time.Now(), Resources: c.Resources, TTY: c.TTY, Stdin: c.Stdin,
 		LogMaxSize: c.LogMaxSize, LogMaxFiles: c.LogMaxFiles, NoLog: c.NoLog,
 	}

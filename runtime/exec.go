@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -46,6 +47,12 @@ func (r *Runtime) Exec(ctx context.Context, id string, e Exec) (int, error) {
 		return -1, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	x := &execRun{r: r, t: t, e: e, dir: dir}
+	if t.rec.EnvFile != "" {
+		if x.env, err = os.Open(t.rec.EnvFile); err != nil {
+			return -1, fmt.Errorf("exec in container %s: %w", id, err)
+		}
+		defer x.env.Close()
+	}
 	return x.run(ctx)
 }
 
@@ -60,6 +67,9 @@ func (r *Runtime) execProcess(t *task, e Exec) (*specs.Process, error) {
 		return nil, invalid("no command")
 	}
 	p.Args, p.Terminal = e.Args, e.TTY
+	if t.rec.EnvFile != "" {
+		p.Args = append([]string{envPath, envDescriptor, names(e.Env)}, e.Args...)
+	}
 	p.Env = environment(e.Env, p.Env)
 	if e.TTY {
 		p.Env = environment(p.Env, []string{"TERM=xterm"})
@@ -95,12 +105,26 @@ func (r *Runtime) execProcess(t *task, e Exec) (*specs.Process, error) {
 	return &p, nil
 }
 
+// envDescriptor is the number of Container.EnvFile in an exec: opened outside,
+// since the user of an exec need not be its owner.
+const envDescriptor = "3"
+
+// names of variables, for initproc.EnvName to keep.
+func names(env []string) string {
+	out := make([]string, len(env))
+	for i, e := range env {
+		out[i], _, _ = strings.Cut(e, "=")
+	}
+	return strings.Join(out, ",")
+}
+
 // execRun is one exec under way.
 type execRun struct {
 	r   *Runtime
 	t   *task
 	e   Exec
 	dir string
+	env *os.File // Container.EnvFile, or nil
 }
 
 func (x *execRun) pidFile() string { return inBundle(x.dir, "pid") }
@@ -114,7 +138,13 @@ func (x *execRun) command() *exec.Cmd {
 	if x.e.TTY {
 		args = append(args, "--tty")
 	}
+	if x.env != nil {
+		args = append(args, "--preserve-fds", "1")
+	}
 	cmd := exec.Command(x.t.rec.Runtime, append(args, x.t.id)...)
+	if x.env != nil {
+		cmd.ExtraFiles = []*os.File{x.env}
+	}
 	cmd.Env = []string{"PATH=" + hostPath}
 	return cmd
 }

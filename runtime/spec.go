@@ -84,7 +84,7 @@ func (m *specMaker) make(c Container) (*specs.Spec, error) {
 		s.Hostname = ""
 	}
 	for _, step := range []func(*specs.Spec, Container) error{
-		m.namespaces, m.mounts, m.initProcess, m.capabilities, m.devices,
+		m.namespaces, m.mounts, m.wrappers, m.capabilities, m.devices,
 		m.resources, m.blkio, m.rlimits, m.oomScore, m.sysctls, m.security, m.injectDevices,
 	} {
 		if err := step(s, c); err != nil {

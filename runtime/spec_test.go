@@ -62,7 +62,7 @@ func TestSpec_Golden(t *testing.T) {
 		},
 		"confined": {
 			CapDrop: []string{"ALL"}, CapAdd: []string{"NET_BIND_SERVICE"}, SecurityOpt: []string{"no-new-privileges", "label=disable"},
-			Init: true, Domainname: "example.org", OomScore: 500, GroupAdd: []string{"wheel", "4242"},
+			Init: true, EnvFile: "/run/secrets/task1/env", Domainname: "example.org", OomScore: 500, GroupAdd: []string{"wheel", "4242"},
 			Ulimits:           map[string]Ulimit{"nofile": {Soft: 2e6, Hard: 2e6}, "nproc": {Soft: -1, Hard: -1}},
 			Devices:           []Device{{Source: "/dev/full", Target: "/dev/filled", Permissions: "r"}},
 			DeviceCgroupRules: []string{"c 10:* rwm"},

@@ -23,6 +23,7 @@ type record struct {
 	Cgroup      string    `json:"cgroup,omitempty"` // "": Config.CgroupParent/ID
 	Boot        string    `json:"boot"`
 	Rootfs      string    `json:"rootfs"`
+	EnvFile     string    `json:"env_file,omitempty"`
 	Init        procID    `json:"init"`
 	Conmon      procID    `json:"conmon"`
 	Created     time.Time `json:"created"`

@@ -24,6 +24,18 @@ func (i identity) oci() specs.User {
 	return specs.User{UID: i.uid, GID: i.gid, AdditionalGids: i.groups}
 }
 
+// LookupUser gives the numbers of the user and the group that a container with
+// this root filesystem runs as.
+func LookupUser(rootfs, user string) (uid, gid int, err error) {
+	root, err := openRootfs(rootfs)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer root.close()
+	id, err := lookupUser(root, user, nil)
+	return int(id.uid), int(id.gid), err
+}
+
 // lookupUser resolves user[:group], names or numbers, and further groups, in
 // the image's own databases. Only numbers go to the runtime: parsers of user
 // strings have been root by accident (CVE-2024-40635, CVE-2026-30892).

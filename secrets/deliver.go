@@ -18,10 +18,13 @@ import (
 // File is one config or secret as it is delivered.
 type File struct {
 	Digest string // as returned by Put
-	Name   string // file name below the delivery folder, unique in it
-	UID    int
-	GID    int
-	Mode   uint32
+	// Content, if it is not nil, is delivered instead of what Digest is stored
+	// of: what was made for one task.
+	Content []byte
+	Name    string // file name below the delivery folder, unique in it
+	UID     int
+	GID     int
+	Mode    uint32
 }
 
 var taskForm = regexp.MustCompile(`^[a-z0-9]{1,64}$`)
@@ -99,9 +102,12 @@ func (s *Store) contents(taskID string, files []File) ([][]byte, int64, error) {
 			return nil, 0, fmt.Errorf("deliver secrets to task %s: two files named %s", taskID, f.Name)
 		}
 		seen[f.Name] = true
-		content, err := s.Get(f.Digest)
-		if err != nil {
-			return nil, 0, fmt.Errorf("deliver secret %s to task %s: %w", f.Name, taskID, err)
+		content := f.Content
+		if content == nil {
+			var err error
+			if content, err = s.Get(f.Digest); err != nil {
+				return nil, 0, fmt.Errorf("deliver secret %s to task %s: %w", f.Name, taskID, err)
+			}
 		}
 		out[i] = content
 		size += pages(int64(len(content)))

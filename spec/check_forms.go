@@ -51,6 +51,7 @@ func (c serviceCheck) forms() {
 	c.addresses()
 	c.environment()
 	c.targets()
+	c.files()
 	c.devices()
 	c.modes()
 }
@@ -225,20 +226,6 @@ func (c serviceCheck) targets() {
 		if target, _, _ := strings.Cut(t, ":"); !path.IsAbs(target) {
 			c.wrongForm(fmt.Sprintf("tmpfs.%d", i), fmt.Sprintf("the target %q of a tmpfs is not absolute", target), "begin it with /")
 		}
-	}
-	for i, f := range c.s.Secrets {
-		c.fileTarget("secrets", i, f.Target)
-	}
-	for i, f := range c.s.Configs {
-		c.fileTarget("configs", i, f.Target)
-	}
-}
-
-// fileTarget refuses a target of a config or secret that climbs: what it
-// would mean depends on where it starts.
-func (c serviceCheck) fileTarget(attr string, i int, target string) {
-	if slices.Contains(strings.Split(target, "/"), "..") {
-		c.wrongForm(fmt.Sprintf("%s.%d", attr, i), fmt.Sprintf("the target %q of %s goes up with ..", target, attr), "write the path without ..")
 	}
 }
 

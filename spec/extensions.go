@@ -21,6 +21,8 @@ const (
 	keyDeadline     = "x-progress-deadline"
 	keyWatchContent = "x-watch-content"
 	keyOnChange     = "x-on-change"
+	keyEnv          = "x-env"
+	keyBerth        = "x-berth"
 )
 
 var serviceExtensions = []string{keyReadiness, keyLiveness, keyMinReady, keyDrain, keyDeadline, keyWatchContent}
@@ -56,10 +58,10 @@ func (c serviceCheck) extensions() extended {
 	}
 	out.watched = c.watched(ext[keyWatchContent])
 	for i, ref := range c.s.Configs {
-		c.l.checkOnChange(c.item("configs", i, ref.Source), ref.Extensions)
+		c.l.checkOnChange(c.reference("configs", i, types.FileReferenceConfig(ref)), ref.Extensions, keyEnv)
 	}
 	for i, ref := range c.s.Secrets {
-		c.l.checkOnChange(c.item("secrets", i, ref.Source), ref.Extensions)
+		c.l.checkOnChange(c.reference("secrets", i, types.FileReferenceConfig(ref)), ref.Extensions, keyEnv)
 	}
 	return out
 }
@@ -198,10 +200,14 @@ func (c serviceCheck) watched(v any) map[string]string {
 }
 
 // checkOnChange checks the x-on-change of a config, a secret, or a reference
-// to one.
-func (l *loading) checkOnChange(at string, ext types.Extensions) {
+// to one; others are what else it may have.
+func (l *loading) checkOnChange(at string, ext types.Extensions, others ...string) {
 	for _, key := range sortedKeys(ext) {
-		l.misspelt(at, key, []string{keyOnChange})
+		if key == keyEnv && !slices.Contains(others, keyEnv) {
+			l.add(l.placed(Warning, at+"."+key, "x-env has no effect here", "write it where a service uses it: {source: NAME, x-env: VARIABLE}"))
+			continue
+		}
+		l.misspelt(at, key, append(others, keyOnChange))
 	}
 	if _, ok := onChange(ext); ok {
 		return

@@ -194,6 +194,9 @@ func attributeName(v visit) string {
 func (l *loading) probe(u *unit, v visit) {
 	switch v.elem.attr.Path {
 	case "services.*.ports", "services.*.volumes":
+	case "services.*.configs", "services.*.secrets":
+		l.twiceFiles(u, v)
+		return
 	default:
 		return
 	}
@@ -240,7 +243,10 @@ func (l *loading) twice(u *unit, path string, item *yaml.Node, targets map[strin
 	if target == "" {
 		return
 	}
-	target = cleanTarget(target)
+	l.mountedTwice(u, path, item, cleanTarget(target), targets)
+}
+
+func (l *loading) mountedTwice(u *unit, path string, item *yaml.Node, target string, targets map[string]*yaml.Node) {
 	if before, ok := targets[target]; ok {
 		l.ignored = append(l.ignored, u.src.node(Warning, item, path, fmt.Sprintf("something is mounted at %s already (%s:%d:%d); the last one wins",
 			target, u.src.shown, before.Line, u.src.byteCol(before)), "choose another target, or remove one"))

@@ -67,8 +67,31 @@ func (l *loading) values(u *unit, v visit) {
 	case slices.Contains(modes, path):
 		// Quoted it is read as octal, and so is 0440.
 		if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) == 0 && octalLooking.MatchString(n.Value) {
-			l.ignored = append(l.ignored, u.src.node(Warning, n, v.path, fmt.Sprintf("mode %s is a decimal number here", n.Value),
-				"write 0"+n.Value))
+			l.ignored = append(l.ignored, u.src.node(Warning, n, v.path,
+				fmt.Sprintf("mode %s is a decimal number here: %#o", n.Value, decimal(n.Value)), modeHint(n.Value)))
 		}
 	}
+}
+
+func decimal(text string) int {
+	n, _ := strconv.Atoi(text)
+	return n
+}
+
+// modeHint says what to write instead of a decimal mode whose digits could be
+// octal: most often they are meant so, but 420 is what 0644 is for JSON.
+func modeHint(text string) string {
+	octal, _ := strconv.ParseUint(text, 8, 32)
+	asked := decimal(text)
+	if usual(asked) && !usual(int(octal)) {
+		return fmt.Sprintf("write %#o", asked)
+	}
+	return fmt.Sprintf("write %#o, or %#o if that is meant", octal, asked)
+}
+
+// usual says of a mode that its owner reads, its group may no more than its
+// owner, and others no more than the group.
+func usual(mode int) bool {
+	owner, group, others := mode>>6&7, mode>>3&7, mode&7
+	return owner&4 != 0 && group&^owner == 0 && others&^group == 0
 }

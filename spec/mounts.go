@@ -148,6 +148,7 @@ func fileMount(c types.FileReferenceConfig, dir string) FileMount {
 		m.Mode = uint32(*c.Mode) & 0o7777
 	}
 	m.OnChange, _ = onChange(c.Extensions)
+	m.Env, _ = c.Extensions[keyEnv].(string)
 	return m
 }
 

@@ -45,10 +45,10 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 	l.watch(&out, ext.watched)
 	out.Build = build(s.Build)
 	for _, c := range s.Configs {
-		out.Configs = append(out.Configs, fileMount(types.FileReferenceConfig(c), "/"))
+		out.Configs = append(out.Configs, fileMount(types.FileReferenceConfig(c), configDir))
 	}
 	for _, c := range s.Secrets {
-		out.Secrets = append(out.Secrets, fileMount(types.FileReferenceConfig(c), "/run/secrets/"))
+		out.Secrets = append(out.Secrets, fileMount(types.FileReferenceConfig(c), secretDir))
 	}
 	for _, p := range s.Ports {
 		if port, err := port(p); err == nil {

@@ -213,6 +213,8 @@ type FileMount struct {
 	UID    string `json:"uid,omitempty"`
 	GID    string `json:"gid,omitempty"`
 	Mode   uint32 `json:"mode"` // permission bits; 0444 when the file is silent
+	// Env (x-env) is the variable that has the content too.
+	Env string `json:"env,omitempty"`
 	// OnChange (x-on-change) is what a change of the content does: "" or
 	// "replace" replaces the tasks, "signal:NAME" delivers it and signals,
 	// "ignore" leaves it to the next replacement. Load leaves "replace" out and

@@ -1,9 +1,10 @@
-// Package initproc is the first process of a container that asks for one
-// (Compose: init: true). It starts the command, hands signals on to it, reaps
-// what its children leave behind, and ends as the command ended.
+// Package initproc is what runs in a container before its command. As an init
+// (Compose: init: true) it starts the command, hands signals on to it, reaps
+// what its children leave behind, and ends as the command ended. As EnvName it
+// adds variables that no configuration may hold, and becomes the command.
 //
 // It is not a program of its own: berthd is bound into the container under
-// Name, and calls Main when it finds itself called so.
+// Name or EnvName, and calls Main when it finds itself called so.
 package initproc
 
 import (
@@ -29,13 +30,18 @@ const (
 	exitNotFound  = 127
 )
 
-// Called says whether this process was started as an init.
-func Called() bool { return len(os.Args) > 0 && filepath.Base(os.Args[0]) == Name }
+// Called says whether this process was started as one of the two.
+func Called() bool { return called(Name) || called(EnvName) }
 
-// Main runs os.Args[1:] and exits with its code, 128+N for signal N. It does
-// not return. It must run before other goroutines start processes: it waits
-// for any child.
+func called(name string) bool { return len(os.Args) > 0 && filepath.Base(os.Args[0]) == name }
+
+// Main runs the command in os.Args and exits with its code, 128+N for signal
+// N. It does not return. It must run before other goroutines start processes:
+// it waits for any child.
 func Main() {
+	if called(EnvName) {
+		os.Exit(environ(os.Args[1:]))
+	}
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(20)
 	os.Exit(run(os.Args[1:]))
@@ -43,11 +49,11 @@ func Main() {
 
 func run(args []string) int {
 	if len(args) == 0 {
-		return fail(exitCannotRun, errors.New("no command"))
+		return fail(Name, exitCannotRun, errors.New("no command"))
 	}
 	path, err := exec.LookPath(args[0])
 	if err != nil && !errors.Is(err, exec.ErrDot) {
-		return fail(exitCode(err), err)
+		return fail(Name, exitCode(err), err)
 	}
 	// Before the fork: a signal that arrives in between is kept, not lost.
 	signals := make(chan os.Signal, 64)
@@ -61,7 +67,7 @@ func run(args []string) int {
 		Sys:   childAttr(),
 	})
 	if err != nil {
-		return fail(exitCode(err), fmt.Errorf("run %s: %w", args[0], err))
+		return fail(Name, exitCode(err), fmt.Errorf("run %s: %w", args[0], err))
 	}
 	return serve(child, signals)
 }
@@ -127,7 +133,7 @@ func exitCode(err error) int {
 	return exitCannotRun
 }
 
-func fail(code int, err error) int {
-	fmt.Fprintf(os.Stderr, "%s: %v\n", Name, err)
+func fail(name string, code int, err error) int {
+	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 	return code
 }

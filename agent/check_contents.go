@@ -1,0 +1,45 @@
+package agent
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/go-multierror"
+
+	"berth/spec"
+	"berth/store"
+)
+
+// reader gives a content by its digest.
+type reader func(digest string) ([]byte, error)
+
+// checkContents finds contents that can't be delivered as it is asked for.
+func (a *Agent) checkContents(r *store.Revision, read reader) error {
+	var errs *multierror.Error
+	for _, name := range sortedKeys(r.Stack.Services) {
+		s := r.Stack.Services[name]
+		all, err := deliveries(&s, r)
+		if err != nil {
+			return err
+		}
+		for _, d := range all {
+			if err := a.checkDelivery(&d, &s, r, read); err != nil {
+				errs = multierror.Append(errs, placed(&r.Stack, "services."+name+"."+d.at, err))
+			}
+		}
+	}
+	return errs.ErrorOrNil()
+}
+
+func (a *Agent) checkDelivery(d *delivery, s *spec.Service, r *store.Revision, read reader) error {
+	if d.mount.Env == "" {
+		return nil
+	}
+	content, err := read(d.file.Digest)
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.subject(), err)
+	}
+	if _, err := variable(d.mount.Env, content); err != nil {
+		return invalid("%s as variable %s: %v", d.subject(), d.mount.Env, err)
+	}
+	return nil
+}
