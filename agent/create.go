@@ -56,9 +56,12 @@ func (a *Agent) startTask(ctx context.Context, t *store.Task, err error) error {
 	crash.At("container.started")
 	begun := *t
 	a.begin(&begun)
-	// A short-lived container may have exited by now: its exit is kept.
-	a.events.task(t, "start", "")
+	// A short-lived container may have exited by now: its exit is kept, and
+	// told that it had started.
 	a.w.note(id, func(t *store.Task) {
+		if t.State == store.StatePending || t.Started.IsZero() {
+			a.events.task(t, "start", "")
+		}
 		if t.State == store.StatePending {
 			t.State, t.Health, t.Readiness, t.Liveness = store.StateRunning, begun.Health, begun.Readiness, begun.Liveness
 		}

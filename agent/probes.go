@@ -213,11 +213,12 @@ func (p *probes) watch(ctx context.Context, t *store.Task, which test) {
 		v.add(ans.ok(), time.Now(), c)
 		if v.state != before {
 			p.a.w.note(t.ID, func(t *store.Task) {
+				// Said before anybody sees it, and starts what waited for it.
+				p.a.events.task(t, string(which)+"_status: "+v.state, "")
 				if *which.state(t) != "" {
 					*which.state(t) = v.state
 				}
 			})
-			p.a.events.task(t, string(which)+"_status: "+v.state, "")
 		}
 		if v.state != before || news {
 			p.a.loop.wake()

@@ -48,6 +48,10 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 	}
 	served := false
 	next := a.w.note(st.ID, func(t *store.Task) {
+		// Said before anybody sees the exit, and starts what waited for it.
+		if t.State == store.StatePending && !st.StartedAt.IsZero() {
+			a.events.task(t, "start", "")
+		}
 		served = t.Rotation
 		t.LastLine = last
 		t.State, t.ExitCode, t.OOM, t.Lost = store.StateExited, st.ExitCode, st.OOMKilled, lost
@@ -68,6 +72,10 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 		case st.OOMKilled && st.ExitCode != 0:
 			t.Reason = "out of memory"
 		}
+		if t.OOM {
+			a.events.task(t, "oom", "")
+		}
+		a.events.task(t, "die", exitText(t))
 	})
 	if next == nil {
 		return // its stack is gone
@@ -76,10 +84,6 @@ func (a *Agent) exited(ctx context.Context, st runtime.Status) {
 	if err := a.takeBack(next); err != nil {
 		a.log.Error("take the secrets of an exited task away", "task", t.Name(), "err", err)
 	}
-	if next.OOM {
-		a.events.task(next, "oom", "")
-	}
-	a.events.task(next, "die", exitText(next))
 	if served {
 		go func() {
 			if err := a.traffic.sync(ctx); err != nil && ctx.Err() == nil {

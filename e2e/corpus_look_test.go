@@ -304,7 +304,9 @@ func (l *seen) cgroup(at string, pid int, controller, v1, v2, want string) {
 // order holds the events against depends_on.
 func (l *seen) order(t *testing.T) {
 	t.Helper()
-	r := l.m.in(t, l.staged, "events", "--json", "--since", "1h", "--until", time.Now().UTC().Format(time.RFC3339Nano))
+	moment := func(at time.Time) string { return at.UTC().Format(time.RFC3339Nano) }
+	// An earlier stack may have had this one's name.
+	r := l.m.in(t, l.staged, "events", "--json", "--since", moment(l.began), "--until", moment(time.Now()))
 	list := jsonLines[api.Event](t, r.out)
 	first := func(service, action string) int {
 		return slices.IndexFunc(list, func(e api.Event) bool { return e.Service == service && e.Action == action })

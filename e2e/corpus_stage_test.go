@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -49,6 +50,8 @@ type staged struct {
 	// the machine's folders.
 	dir, root, host string
 	files           []string
+	// began is before the stack came up.
+	began time.Time
 	// ref is the reference's model, with paths as in the copy.
 	ref *types.Project
 	// once are the services that end; others wait for the health of healthy.
@@ -62,7 +65,7 @@ type staged struct {
 func stage(t *testing.T, c corpus.Case, dir string) (*staged, error) {
 	t.Helper()
 	s := &staged{
-		Case: c, root: filepath.Join(dir, filepath.FromSlash(c.Name)), host: filepath.Join(dir, "host"),
+		began: time.Now(), Case: c, root: filepath.Join(dir, filepath.FromSlash(c.Name)), host: filepath.Join(dir, "host"),
 		once: map[string]bool{}, healthy: map[string]bool{}, replaced: map[string]bool{},
 	}
 	s.dir = filepath.Join(s.root, c.Workdir)

@@ -300,6 +300,7 @@ func (p *planner) running(s *Service, cur *Task, old []*Task, busy *int, st *Sta
 	st.Updated++
 	if cur.InPlace != s.InPlace {
 		p.on(UpdateTask, cur, "limits or contents changed")
+		st.worse(PhaseStarting, "the limits or contents of %s-%d are being changed", s.Name, slot)
 	}
 	st.Failures = max(st.Failures, cur.Failures)
 	st.Coming = st.Coming || cur.Failures <= 1 && !cur.Unhealthy && (cur.Ready || cur.ReadyAt.IsZero() && cur.Attempt > 1)

@@ -147,6 +147,7 @@ var rollouts = []goldenCase{
 	{"a rollout is watched to its end", during(stack(watched(2))), []Task{running("web", 1, 2, "k2", serving(30*time.Second)), running("web", 2, 2, "k2", serving(4*time.Second))}},
 	{"a rollout is complete after its watch", during(stack(watched(2))), []Task{running("web", 1, 2, "k2", serving(30*time.Second)), running("web", 2, 2, "k2", serving(10*time.Second))}},
 	{"a rollout is not complete while an old task drains", during(stack(watched(1))), []Task{running("web", 1, 1, "k1", withdrawn(time.Second, 3)), running("web", 1, 2, "k2", serving(30*time.Second))}},
+	{"a rollout that changes limits is complete when they are changed", during(stack(watched(1))), []Task{running("web", 1, 2, "k2", serving(30*time.Second), func(t *Task) { t.InPlace = "i0" })}},
 	{"the first rollout is complete when it is ready", during(stack(watched(1)), theFirst), []Task{running("web", 1, 1, "k2", serving(time.Second))}},
 	{"a rollback is complete when it is ready", during(stack(watched(1)), at(RollingBack)), []Task{running("web", 1, 2, "k2", serving(time.Second))}},
 	{"a removed service waits for what is replaced", during(stack(watched(1)), alsoTouched("cron")), []Task{running("web", 1, 1, "k1"), running("web", 1, 2, "k2", fresh(time.Second)), running("cron", 1, 1, "k2")}},

@@ -140,7 +140,8 @@ func (c serviceCheck) written(attr string) string {
 
 func (c serviceCheck) addresses() {
 	for i, e := range c.s.Expose {
-		m := exposeForm.FindStringSubmatch(e)
+		port := exposed(e)
+		m := exposeForm.FindStringSubmatch(port)
 		good := m != nil
 		for _, n := range m[min(1, len(m)):min(3, len(m))] {
 			if port, err := strconv.Atoi(n); n != "" && (err != nil || port < 1 || port > 65535) {
@@ -149,6 +150,9 @@ func (c serviceCheck) addresses() {
 		}
 		if !good {
 			c.wrongForm(fmt.Sprintf("expose.%d", i), fmt.Sprintf("expose %q is no port of the container", e), "write a number from 1 to 65535")
+		} else if port != e {
+			c.l.add(c.l.placedValue(Ignored, fmt.Sprintf("%s.expose.%d", c.at, i), fmt.Sprintf("expose %q names a port of the host, which expose does not publish", e),
+				fmt.Sprintf("write %q, or publish it below ports", port)))
 		}
 	}
 	for i, address := range c.s.DNS {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -35,12 +36,13 @@ func (l *loading) convert() {
 	}
 	for key, n := range p.Networks {
 		if hostNetwork(n) == "" {
+			n.Name = l.resourceName(p.Name, key, n.Name, bool(n.External))
 			st.Networks[key] = network(key, n)
 		}
 	}
 	for key, v := range p.Volumes {
 		st.Volumes[key] = Volume{
-			Key: key, Name: v.Name, External: bool(v.External), Driver: v.Driver,
+			Key: key, Name: l.resourceName(p.Name, key, v.Name, bool(v.External)), External: bool(v.External), Driver: v.Driver,
 			DriverOpts: honoured("volumes.*.driver_opts.*", v.DriverOpts), Labels: filled(v.Labels),
 		}
 	}
@@ -157,6 +159,35 @@ func filled[M ~map[string]string](m M) map[string]string {
 		return nil
 	}
 	return maps.Clone(map[string]string(m))
+}
+
+// resourceName of a network or volume: what a variable left empty is as if it
+// were not written.
+func (l *loading) resourceName(stack, key, name string, external bool) string {
+	if name == "" && !external && !l.o.NoNormalize {
+		return stack + "_" + key
+	}
+	return name
+}
+
+// exposedPorts are the container's.
+func exposedPorts(list []string) []string {
+	var out []string
+	for _, e := range list {
+		out = append(out, exposed(e))
+	}
+	return out
+}
+
+// exposed is an entry of expose without a port of the host before it, as the
+// short form of ports has one. Docker Compose takes both.
+func exposed(entry string) string {
+	if host, port, ok := strings.Cut(entry, ":"); ok {
+		if _, err := strconv.ParseUint(host, 10, 16); err == nil {
+			return port
+		}
+	}
+	return entry
 }
 
 func list[S ~[]string](s S) []string {

@@ -551,3 +551,30 @@ func TestLoad_Concurrent_DoesNotMix(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestLoad_NameLeftEmpty_IsTheDefault(t *testing.T) {
+	r := load(t, spec.Options{Dir: write(t, `
+-- compose.yaml --
+name: shop
+services: {a: {image: i, volumes: ["data:/data"], networks: [net]}}
+volumes: {data: {name: "${UNSET}"}}
+networks: {net: {name: "${UNSET}"}}
+`)})
+	if v, n := r.Stack.Volumes["data"].Name, r.Stack.Networks["net"].Name; v != "shop_data" || n != "shop_net" {
+		t.Errorf("volume %q, network %q", v, n)
+	}
+}
+
+func TestLoad_ExposeWithAPortOfTheHost_IsTheContainers(t *testing.T) {
+	r := load(t, spec.Options{Dir: write(t, `
+-- compose.yaml --
+services: {a: {image: i, expose: ["9000:8000", "53/udp"]}}
+`)})
+	if got := r.Stack.Services["a"].Expose; !slices.Equal(got, []string{"8000", "53/udp"}) {
+		t.Errorf("exposes %q", got)
+	}
+	found := r.Diagnostics.Filter(spec.Ignored)
+	if len(found) != 1 || found[0].Line != 1 || found[0].Hint != `write "8000", or publish it below ports` {
+		t.Errorf("%v", found)
+	}
+}

@@ -211,7 +211,7 @@ func (c serviceCheck) probeAddress(at string, p *Probe) {
 		}
 	}
 	for _, e := range c.s.Expose {
-		if port, proto, _ := strings.Cut(e, "/"); proto == "tcp" || proto == "" {
+		if port, proto, _ := strings.Cut(exposed(e), "/"); proto == "tcp" || proto == "" {
 			add(port)
 		}
 	}

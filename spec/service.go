@@ -21,7 +21,7 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 		WorkingDir: s.WorkingDir, TTY: s.Tty, StdinOpen: s.StdinOpen, Init: s.Init != nil && *s.Init,
 		Labels: filled(s.Labels), Annotations: filled(s.Annotations),
 		Mounts: l.mounts(s), VolumesFrom: list(s.VolumesFrom),
-		Expose:     list(s.Expose),
+		Expose:     exposedPorts(s.Expose),
 		ExtraHosts: extraHosts(s.ExtraHosts), Links: list(s.Links), ExternalLinks: list(s.ExternalLinks),
 		DNS: list(s.DNS), DNSSearch: list(s.DNSSearch), DNSOptions: list(s.DNSOpts), MACAddress: s.MacAddress,
 		Resources: l.resources(at, s), Ulimits: ulimits(s.Ulimits), ShmSize: int64(s.ShmSize),

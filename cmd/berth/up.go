@@ -200,6 +200,9 @@ func (a *app) upRequest(ctx context.Context, o upOptions, services []string) (ap
 		if err != nil {
 			return api.ApplyRequest{}, nil, err
 		}
+		if profiles := result.Profiles(); len(result.Stack.Services) == 0 && len(result.Stack.Jobs) == 0 && len(profiles) > 0 {
+			return api.ApplyRequest{}, nil, hinted{errors.New("no service selected: every one is in a profile"), "choose with --profile: " + strings.Join(profiles, ", ")}
+		}
 		req, err := o.request(result.Stack, services)
 		return req, services, err
 	}
