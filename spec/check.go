@@ -27,10 +27,13 @@ func (l *loading) check() {
 	l.entries()
 	for _, key := range sortedKeys(p.Configs) {
 		l.checkOnChange("configs."+key, p.Configs[key].Extensions)
+		l.checkSource("configs."+key, types.FileObjectConfig(p.Configs[key]))
 	}
 	for _, key := range sortedKeys(p.Secrets) {
 		l.checkOnChange("secrets."+key, p.Secrets[key].Extensions)
-		if s := p.Secrets[key]; !bool(s.External) && s.File == "" && s.Environment == "" {
+		l.checkSource("secrets."+key, types.FileObjectConfig(p.Secrets[key]))
+		s := p.Secrets[key]
+		if _, asked := s.Extensions[keyProvider]; !asked && !bool(s.External) && s.File == "" && s.Environment == "" {
 			l.add(l.placed(Error, "secrets."+key, "secret "+key+" has no content", "give it with file or environment"))
 		}
 	}

@@ -277,6 +277,7 @@ func (l *loading) compose(ctx context.Context) (err error) {
 	}
 	if l.o.NoInterpolate {
 		l.model, err = loader.LoadModelWithContext(ctx, details, option)
+		withoutStandIns(l.model)
 		return err //nolint:wrapcheck // explain takes the text apart
 	}
 	project, err := loader.LoadWithContext(ctx, details, option)
