@@ -63,4 +63,3 @@ func (a *Agent) variables(c *runtime.Container, s *spec.Service, all []delivery)
 	}
 	return &secrets.File{Content: entries, Name: envName, UID: uid, GID: gid, Mode: 0o400}, nil
 }
-

@@ -183,7 +183,7 @@ func sopsKey(content []byte, readers keys) (string, error) {
 	}
 	var fit keys
 	for i, r := range readers.recipients("") {
-		if slices.Contains(named, r.Text) {
+		if slices.Contains(named, r.Recipient) {
 			fit = append(fit, readers[i])
 		}
 	}

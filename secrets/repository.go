@@ -19,7 +19,7 @@ import (
 
 // Recipient is what a file may be encrypted to so that this host can read it.
 type Recipient struct {
-	Text string // age1…
+	Recipient string // age1…
 	// Hybrid says that it is safe against quantum computers, too. age knows it
 	// since 1.3; SOPS wants the other kind.
 	Hybrid bool
@@ -108,7 +108,7 @@ func (k keys) recipients(from string) []Recipient {
 			continue // of another kind: parseKeys takes no such line
 		}
 		_, hybrid := to.(*age.HybridRecipient)
-		out = append(out, Recipient{Text: fmt.Sprint(to), Hybrid: hybrid, From: from})
+		out = append(out, Recipient{Recipient: fmt.Sprint(to), Hybrid: hybrid, From: from})
 	}
 	return out
 }

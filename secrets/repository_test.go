@@ -58,7 +58,7 @@ func recipients(t testing.TB, s *Store) (classic, hybrid string) {
 	if err != nil || len(all) < 2 || all[0].Hybrid || !all[1].Hybrid {
 		t.Fatalf("recipients %+v, %v", all, err)
 	}
-	return all[0].Text, all[1].Text
+	return all[0].Recipient, all[1].Recipient
 }
 
 func wantSourceError(t testing.TB, err error, problem string) {
@@ -77,7 +77,7 @@ func TestDecrypt_FilesOfTheRepository_OutliveARekeyAndARestart(t *testing.T) {
 	if !strings.HasPrefix(classic, "age1") || !strings.HasPrefix(hybrid, "age1pq1") {
 		t.Errorf("recipients %s, %s", classic, hybrid)
 	}
-	store := s.keys.recipients("")[0].Text
+	store := s.keys.recipients("")[0].Recipient
 	files := [][]byte{sealTo(t, "swordfish", classic), sealTo(t, "swordfish", hybrid), armored(t, sealTo(t, "swordfish", classic))}
 	all := func(when string, s *Store) {
 		t.Helper()
@@ -164,7 +164,7 @@ func TestDecrypt_KeysOfTheOperator(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	all, err := s.Recipients()
-	if err != nil || len(all) != 3 || all[2] != (Recipient{Text: id.Recipient().String(), From: path}) {
+	if err != nil || len(all) != 3 || all[2] != (Recipient{Recipient: id.Recipient().String(), From: path}) {
 		t.Errorf("recipients %+v, %v", all, err)
 	}
 	if err := os.Chmod(path, 0o444); err != nil {

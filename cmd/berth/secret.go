@@ -32,7 +32,7 @@ tmpfs of their own. What a secret contains is never shown again.
 
 A secret belongs to the stack of the Compose file here, or of -p; with
 --global to all stacks, where the stack's own comes first.`)
-	cmd.AddCommand(newSecretRekey(a), newSecretExport(a), newSecretImport(a))
+	cmd.AddCommand(newSecretRecipient(a), newSecretRekey(a), newSecretExport(a), newSecretImport(a))
 	return cmd
 }
 
