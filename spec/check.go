@@ -37,6 +37,7 @@ func (l *loading) check() {
 			l.add(l.placed(Error, "secrets."+key, "secret "+key+" has no content", "give it with file or environment"))
 		}
 	}
+	l.checkModels()
 	l.checkCycles()
 	if l.diags.Errors() {
 		return
@@ -276,6 +277,10 @@ func (l *loading) checkSharing() {
 			}
 		}
 		if s.NetworkMode == "host" {
+			if at := "services." + name + ".ports"; len(s.Ports) > 0 && l.wrote(at) {
+				l.add(l.placed(Warning, at, "ports have no effect in the host's network: the service listens there itself",
+					"remove them"))
+			}
 			continue
 		}
 		for i, p := range s.Ports {

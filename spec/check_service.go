@@ -45,7 +45,12 @@ func (c serviceCheck) all() {
 
 func (c serviceCheck) image() {
 	s := c.s
-	if s.Build == nil && s.Image == "" && s.Provider == nil {
+	if s.Provider != nil {
+		c.fail(c.at+".provider", "Berth starts no providers: service "+c.name+" can't run",
+			"start what it gives yourself, and pass its address in environment")
+		return
+	}
+	if s.Build == nil && s.Image == "" {
 		c.fail(c.at, "service "+c.name+" has no image", "add image: NAME")
 	}
 	if s.Build == nil {
