@@ -209,3 +209,25 @@ func TestDecrypt_SOPS_Real(t *testing.T) {
 		}
 	}
 }
+
+// FuzzDecrypt: a file of age that is changed anywhere gives what it holds, or
+// nothing.
+func FuzzDecrypt(f *testing.F) {
+	// The fuzzer's processes must agree on it.
+	id, err := age.ParseX25519Identity("AGE-SECRET-KEY-1W7LNMDF3ZR7ZGSU3LMGY23L8DESJMHDVY9JS6XHL5TXFYZ2H6J8QR3WK48")
+	if err != nil {
+		f.Fatal(err)
+	}
+	sealed := sealFor(f, "swordfish", id.Recipient())
+	for _, file := range [][]byte{sealed, armored(f, sealed), sealed[:40], []byte("age-encryption.org/v1\n--- \n"), []byte("-----BEGIN AGE ENCRYPTED FILE-----")} {
+		f.Add(file)
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		if got, err := decryptAge(file, keys{id}, plainLimit); err == nil && string(got) != "swordfish" {
+			t.Errorf("it gives %q", got)
+		}
+		if _, err := sopsKey(file, keys{id}); err != nil && strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("the error tells the key: %v", err)
+		}
+	})
+}

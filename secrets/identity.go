@@ -197,8 +197,8 @@ func (s *Store) Rekey() error {
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if s.repositoryErr != nil {
-		return fmt.Errorf("re-key: %w", s.repositoryErr) // it would be lost for good
+	if err := s.repositoryKeys(); err != nil {
+		return fmt.Errorf("re-key: %w", err) // they would be lost for good
 	}
 	id, err := newKey()
 	if err != nil {

@@ -42,9 +42,17 @@ func (s *Store) loadRepositoryKeys() error {
 			return fmt.Errorf("decrypt: identity %s: %w", s.cfg.Decrypt, err)
 		}
 	}
+	s.readRepositoryKeys()
+	return nil
+}
+
+// readRepositoryKeys sets repository or repositoryErr, or neither if there are
+// no keys yet. The caller holds writing, or is Open.
+func (s *Store) readRepositoryKeys() {
+	s.repositoryErr = nil
 	sealed, err := os.ReadFile(s.repositoryKeyFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return
 	}
 	var text []byte
 	if err == nil {
@@ -57,7 +65,15 @@ func (s *Store) loadRepositoryKeys() error {
 		s.repositoryErr = fmt.Errorf("%s: %w; put it back, or remove it and encrypt the files again to what `berth secret recipient` prints then",
 			s.repositoryKeyFile(), ErrDamaged)
 	}
-	return nil
+}
+
+// repositoryKeys says what keeps the keys from being used. The caller holds
+// writing.
+func (s *Store) repositoryKeys() error {
+	if s.repositoryErr != nil {
+		s.readRepositoryKeys() // they may have been put back
+	}
+	return s.repositoryErr
 }
 
 func (s *Store) writeRepositoryKeys() error {
@@ -79,8 +95,8 @@ func (s *Store) writeRepositoryKeys() error {
 func (s *Store) Recipients() ([]Recipient, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if s.repositoryErr != nil {
-		return nil, s.repositoryErr
+	if err := s.repositoryKeys(); err != nil {
+		return nil, err
 	}
 	if len(s.repository) == 0 {
 		classic, err := age.GenerateX25519Identity()
@@ -116,10 +132,10 @@ func (k keys) recipients(from string) []Recipient {
 // readers are the identities that files are tried with. Who keeps the identity
 // of the store knows its recipient, and may have used that.
 func (s *Store) readers() (keys, error) {
-	s.writing.RLock()
-	defer s.writing.RUnlock()
-	if s.repositoryErr != nil {
-		return nil, s.repositoryErr
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.repositoryKeys(); err != nil {
+		return nil, err
 	}
 	var out keys
 	for _, k := range []keys{s.repository, s.given, s.keys} {

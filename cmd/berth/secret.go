@@ -327,7 +327,8 @@ func newSecretRekey(a *app) *cobra.Command {
 		Use:   "rekey",
 		Short: "Encrypt the store to a new identity",
 		Long: `Make a new identity, encrypt all secrets and configs to it, and forget the
-old one. What is cut off is finished when the agent starts. An identity that
+old one. What is cut off is finished when the agent starts. Files in
+repositories stay readable: what recipient shows is kept. An identity that
 the agent's configuration names is not Berth's to replace: the error says
 what to do then.` + exitStatus(),
 		Args: cobra.NoArgs,
