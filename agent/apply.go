@@ -211,6 +211,9 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, cur *store.S
 	if err := a.keepAllContents(ctx, st, req.Roll, a.secrets.Put); err != nil {
 		return nil, err
 	}
+	if err := noteUses(st, a.secrets.Get); err != nil {
+		return nil, err
+	}
 	if rev != nil {
 		for name := range st.Services {
 			if !changing(name) && rev.Digests[name] != "" {

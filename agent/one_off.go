@@ -245,6 +245,9 @@ func (a *Agent) recordOneOff(ctx context.Context, req *api.RunRequest, r *store.
 	if err := a.keepAllContents(ctx, st, "", a.secrets.Put); err != nil {
 		return "", err
 	}
+	if err := noteUses(st, a.secrets.Get); err != nil {
+		return "", err
+	}
 	if err := a.checkContents(r, a.secrets.Get); err != nil {
 		return "", err
 	}

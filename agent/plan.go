@@ -102,6 +102,9 @@ func (a *Agent) preview(ctx context.Context, req *api.ApplyRequest, cur *store.S
 	if err := a.keepAllContents(ctx, &offline.Stack, req.Roll, digest); err != nil {
 		return nil, nil, nil, err
 	}
+	if err := noteUses(&offline.Stack, read); err != nil {
+		return nil, nil, nil, err
+	}
 	changing := changer(req, rev)
 	next = &store.Revision{Number: 1, Stack: offline.Stack, Digests: map[string]string{}}
 	next.Stack.Services = union(nil, req.Stack.Services)

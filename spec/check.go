@@ -26,11 +26,11 @@ func (l *loading) check() {
 	l.checkJobs()
 	l.entries()
 	for _, key := range sortedKeys(p.Configs) {
-		l.checkOnChange("configs."+key, p.Configs[key].Extensions)
+		l.checkFile("configs."+key, types.FileObjectConfig(p.Configs[key]))
 		l.checkSource("configs."+key, types.FileObjectConfig(p.Configs[key]))
 	}
 	for _, key := range sortedKeys(p.Secrets) {
-		l.checkOnChange("secrets."+key, p.Secrets[key].Extensions)
+		l.checkFile("secrets."+key, types.FileObjectConfig(p.Secrets[key]))
 		l.checkSource("secrets."+key, types.FileObjectConfig(p.Secrets[key]))
 		s := p.Secrets[key]
 		if _, asked := s.Extensions[keyProvider]; !asked && !bool(s.External) && s.File == "" && s.Environment == "" {

@@ -182,6 +182,10 @@ func (c serviceCheck) references() {
 			if _, ok := p.Secrets[ref.Source]; !ok {
 				c.undefined(c.item("build.secrets", i, ref.Source), "secret", ref.Source, sortedKeys(p.Secrets))
 			}
+			if isTemplate(types.FileObjectConfig(p.Secrets[ref.Source])) {
+				c.failValue(c.item("build.secrets", i, ref.Source), "secret "+ref.Source+" is a template, and a build has no task to fill it in for",
+					"give the build a secret of its own")
+			}
 		}
 	}
 	for _, key := range sortedKeys(c.s.Models) {

@@ -89,6 +89,7 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 	if f.OnChange, _ = onChange(c.Extensions); f.OnChange == OnChangeReplace {
 		f.OnChange = ""
 	}
+	f.Template = isTemplate(c)
 	problem := func(attr, message, hint string) {
 		l.add(l.placed(l.atUp(), path+attr, message, hint))
 	}

@@ -469,4 +469,9 @@ type File struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// OnChange (x-on-change) is what FileMounts without their own have.
 	OnChange string `json:"on_change,omitempty"`
+	// Template says that the content is a Template (x-berth, template_driver).
+	// Uses are what it names, "secret NAME", "config NAME" or "labels": the agent
+	// fills them in.
+	Template bool     `json:"template,omitempty"`
+	Uses     []string `json:"uses,omitempty"`
 }

@@ -192,9 +192,10 @@ var table = []group{
 
 	{under: "configs", names: "* *.content *.environment *.external *.external.name *.file *.labels *.labels.* *.name"},
 	{under: "secrets", names: "* *.environment *.external *.external.name *.file *.labels *.labels.* *.name"},
-	{under: "configs.*", names: "template_driver", ignored: true, hint: "write the variables as ${NAME} in content"},
+	{under: "configs.*.template_driver", names: ".", values: []string{templateDriver, ""}, hint: "write golang: there is no other"},
+	{under: "secrets.*.template_driver", names: ".", values: []string{templateDriver, ""}, hint: "write golang: there is no other"},
 	{
-		under: "secrets.*", names: "driver driver_opts driver_opts.* template_driver", ignored: true,
+		under: "secrets.*", names: "driver driver_opts driver_opts.*", ignored: true,
 		hint: "give it with file or environment",
 	},
 }

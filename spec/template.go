@@ -22,6 +22,7 @@ type Template struct {
 	secret bool
 	nodes  int
 	uses   []TemplateUse
+	labels bool
 }
 
 // TemplateUse is one mention of a content or a variable.
@@ -107,6 +108,10 @@ func ParseTemplate(text []byte, secret bool) (*Template, error) {
 
 // Uses are the contents and variables that the template names, in its order.
 func (t *Template) Uses() []TemplateUse { return slices.Clone(t.uses) }
+
+// NamesLabels says that the labels of the service may show in what is made of
+// the template.
+func (t *Template) NamesLabels() bool { return t.labels }
 
 // Expand fills the template in: at most limit bytes. get gives the value of a
 // use; its error is told with the line. Errors are *TemplateError.
@@ -194,10 +199,23 @@ func (w *templateWalk) argument(c *parse.CommandNode, i int, arg parse.Node) {
 	case *parse.PipeNode:
 		w.pipe(arg)
 	case *parse.ChainNode:
+		w.fields(arg.Field)
 		w.argument(c, i, arg.Node)
+	case *parse.FieldNode:
+		w.fields(arg.Ident)
+	case *parse.VariableNode:
+		w.fields(arg.Ident)
+	case *parse.DotNode:
+		w.fields([]string{"$"}) // perhaps
 	case *parse.IdentifierNode:
 		w.function(c, i, arg.Ident)
 	}
+}
+
+// fields notes a chain of fields: it ends at a label, or at what holds them.
+func (w *templateWalk) fields(names []string) {
+	last := names[len(names)-1]
+	w.t.labels = w.t.labels || slices.Contains(names, "Labels") || last == "Service" || last == "$"
 }
 
 func (w *templateWalk) function(c *parse.CommandNode, i int, name string) {
@@ -255,8 +273,12 @@ func (x *expansion) functions() template.FuncMap {
 	use := func(kind string) func(string) (string, error) {
 		return func(name string) (string, error) {
 			value, err := x.get(kind, name)
+			var own *TemplateError
+			if err != nil && !errors.As(err, &own) {
+				own = &TemplateError{Message: err.Error()}
+			}
 			if err != nil {
-				return "", &TemplateError{Message: err.Error()}
+				return "", own
 			}
 			return value, x.handle(len(value))
 		}
@@ -347,6 +369,7 @@ var (
 	templatePlace   = regexp.MustCompile(`(?s)^template: t:(\d+)(?::\d+)?: (?:executing "t" at <.*?>: )?(.*)$`)
 	templateQuoted  = regexp.MustCompile(`"(\\.|[^"\\])*"?|<[^>]*>?|'[^']*'?`)
 	templateNoField = regexp.MustCompile(`can't evaluate field (\S+) in type`)
+	templateStarted = regexp.MustCompile(` started at t:(\d+)`)
 	templateNoKey   = regexp.MustCompile(`map has no entry for key "(.*)"`)
 )
 
@@ -356,6 +379,10 @@ func (t *Template) explain(err error) *TemplateError {
 	if m := templatePlace.FindStringSubmatch(err.Error()); m != nil {
 		out.Line, _ = strconv.Atoi(m[1])
 		out.Message = m[2]
+	}
+	if m := templateStarted.FindStringSubmatch(out.Message); m != nil {
+		out.Line, _ = strconv.Atoi(m[1])
+		out.Message = strings.Replace(out.Message, m[0], "", 1)
 	}
 	var own *TemplateError
 	field, key := templateNoField.FindStringSubmatch(out.Message), templateNoKey.FindStringSubmatch(out.Message)

@@ -63,11 +63,12 @@ func TestTemplate_Expand(t *testing.T) {
 func TestTemplate_Mistakes_HaveALine(t *testing.T) {
 	for text, want := range map[string]string{
 		"a\n{{secret \"missing\"}}":                 `line 2 of the template: no secret "missing" here`,
-		"a\n\n{{.Task.Nmae}}":                       "line 3 of the template: there is no field Nmae",
+		"a\n\n{{.Task.Named}}":                      "line 3 of the template: there is no field Named",
 		"{{.Service.Labels.none}}":                  `line 1 of the template: there is no label "none"`,
 		`{{index .Service.Labels "none"}}`:          `line 1 of the template: there is no label "none"`,
 		"a\n{{if}}{{end}}":                          "line 2 of the template: missing value for if",
-		"a\n{{ .Task.ID":                            "line 2 of the template: unclosed action",
+		"a\n{{ .Task.ID\n":                          "line 2 of the template: unclosed action",
+		"a\n{{ (.Task.ID":                           "line 2 of the template: unclosed action",
 		"\n{{foo 1}}":                               `line 2 of the template: function "foo" not defined`,
 		"\n{{printf \"%1000000d\" 1}}":              "line 2 of the template: there is no function printf",
 		"{{len (print 1)}}":                         "line 1 of the template: there is no function print",
@@ -114,6 +115,20 @@ func TestTemplate_Uses(t *testing.T) {
 	}
 	if got := fmt.Sprint(tmpl.Uses()); got != "[{secret a 2} {env B 3} {config c 3}]" {
 		t.Error(got)
+	}
+}
+
+func TestTemplate_NamesLabels(t *testing.T) {
+	for text, want := range map[string]bool{
+		"{{.Service.Name}} {{.Task.ID}} {{$x := .Task}}{{$x.Slot}} {{(.Node).Hostname}}": false,
+		"{{.Service.Labels.a}}": true, "{{range .Service.Labels}}{{end}}": true, "{{with .Service}}{{.Name}}{{end}}": true,
+		"{{.}}": true, "{{$}}": true, "{{$.Service}}": true, "{{$x := $}}": true, "{{(.Service).Labels}}": true,
+		`{{if index .Service.Labels "a"}}{{end}}`: true, "{{with .Stack}}{{$.Service.Labels}}{{end}}": true,
+	} {
+		tmpl, err := spec.ParseTemplate([]byte(text), false)
+		if err != nil || tmpl.NamesLabels() != want {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 
