@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -159,12 +158,12 @@ func tooManyVariables(text string) string {
 	return ""
 }
 
-var portRange = regexp.MustCompile(`(\d+)-(\d+)`)
+var portRange = lazy(`(\d+)-(\d+)`)
 
 // portCount is how many ports a short form publishes, at least roughly.
 func portCount(text string) int {
 	most := 1
-	for _, m := range portRange.FindAllStringSubmatch(text, -1) {
+	for _, m := range portRange().FindAllStringSubmatch(text, -1) {
 		from, _ := strconv.Atoi(m[1])
 		to, _ := strconv.Atoi(m[2])
 		most = max(most, to-from+1)

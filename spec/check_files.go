@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +21,7 @@ const (
 const maxID = 1<<31 - 2
 
 // variableForm is the name of a variable that every shell can read.
-var variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var variableForm = lazy(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // files checks the configs and secrets of the service: where they lie, whose
 // they are, and which are variables too.
@@ -86,7 +85,7 @@ func (c serviceCheck) variable(at string, ref types.FileReferenceConfig, top typ
 	}
 	at += "." + keyEnv
 	name, ok := ref.Extensions[keyEnv].(string)
-	if !ok || !variableForm.MatchString(name) {
+	if !ok || !variableForm().MatchString(name) {
 		c.failValue(at, fmt.Sprintf("%s %q is no name of a variable", keyEnv, fmt.Sprint(ref.Extensions[keyEnv])), "use letters, digits and '_', and no digit first: x-env: DB_PASSWORD")
 		return
 	}
@@ -182,42 +181,4 @@ func (l *loading) twiceFile(u *unit, attr, at string, item *yaml.Node, targets m
 	if source, ok := u.text(n); ok && source != "" {
 		l.mountedTwice(u, at, item, fileDir(attr)+source, targets)
 	}
-}
-
-// templateDriver is Docker Swarm's word for templates.
-const templateDriver = "golang"
-
-// checkFile checks what a config or a secret of the top level says of itself.
-func (l *loading) checkFile(at string, c types.FileObjectConfig) {
-	l.checkOnChange(at, c.Extensions, keyBerth)
-	v, ok := c.Extensions[keyBerth]
-	if !ok {
-		return
-	}
-	at += "." + keyBerth
-	m, ok := v.(map[string]any)
-	if !ok {
-		l.add(l.placedValue(Error, at, keyBerth+" is no mapping", "write x-berth: {template: true}"))
-		return
-	}
-	for _, key := range sortedKeys(m) {
-		switch {
-		case key != "template":
-			hint := "there is: template"
-			if editDistance(strings.ToLower(key), "template") <= 2 {
-				hint = `did you mean "template"?`
-			}
-			l.add(l.placed(Error, at+"."+key, fmt.Sprintf("unknown attribute %q in %s", key, keyBerth), hint))
-		case fmt.Sprint(m[key]) != "true" && fmt.Sprint(m[key]) != "false":
-			l.add(l.placedValue(Error, at+"."+key, fmt.Sprintf("template is %v", m[key]), "write true or false"))
-		case fmt.Sprint(m[key]) == "false" && c.TemplateDriver == templateDriver:
-			l.add(l.placedValue(Error, at+"."+key, "template is false, and template_driver is "+templateDriver, "keep one of them"))
-		}
-	}
-}
-
-// isTemplate says that the content is to be filled in for each task.
-func isTemplate(c types.FileObjectConfig) bool {
-	m, _ := c.Extensions[keyBerth].(map[string]any)
-	return c.TemplateDriver == templateDriver || fmt.Sprint(m["template"]) == "true"
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,12 +17,12 @@ import (
 // fails at `up` alone.
 
 var (
-	hostnameForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$`)
-	resourceForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
-	exposeForm   = regexp.MustCompile(`^(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?$`)
-	cpusetForm   = regexp.MustCompile(`^\d+(-\d+)?(,\d+(-\d+)?)*$`)
-	deviceForm   = regexp.MustCompile(`^[rwm]+$`)
-	platformForm = regexp.MustCompile(`^[a-z0-9]+(/[a-z0-9_]+(/[a-z0-9.]+)?)?$`)
+	hostnameForm = lazy(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$`)
+	resourceForm = lazy(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	exposeForm   = lazy(`^(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?$`)
+	cpusetForm   = lazy(`^\d+(-\d+)?(,\d+(-\d+)?)*$`)
+	deviceForm   = lazy(`^[rwm]+$`)
+	platformForm = lazy(`^[a-z0-9]+(/[a-z0-9_]+(/[a-z0-9.]+)?)?$`)
 	propagations = []string{"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
 )
 
@@ -66,10 +65,10 @@ func (c serviceCheck) names() {
 				"write NAME:TAG, such as nginx:1.27 or registry.example/team/app:v1")
 		}
 	}
-	if n := s.ContainerName; n != "" && !resourceForm.MatchString(n) {
+	if n := s.ContainerName; n != "" && !resourceForm().MatchString(n) {
 		c.wrongForm("container_name", fmt.Sprintf("container_name %q is no name", n), "use letters, digits, '_', '.' and '-'")
 	}
-	if n := s.Hostname; n != "" && (!hostnameForm.MatchString(n) || len(n) > 253) {
+	if n := s.Hostname; n != "" && (!hostnameForm().MatchString(n) || len(n) > 253) {
 		c.wrongForm("hostname", fmt.Sprintf("hostname %q is no host name", n), "use letters, digits, '-' and '.'")
 	}
 	if s.WorkingDir != "" && !path.IsAbs(s.WorkingDir) {
@@ -78,7 +77,7 @@ func (c serviceCheck) names() {
 	if strings.Count(s.User, ":") > 1 {
 		c.wrongForm("user", fmt.Sprintf("user %q has more than one colon", s.User), "write USER or USER:GROUP")
 	}
-	if s.Platform != "" && !platformForm.MatchString(strings.ToLower(s.Platform)) {
+	if s.Platform != "" && !platformForm().MatchString(strings.ToLower(s.Platform)) {
 		c.wrongForm("platform", fmt.Sprintf("there is no platform %s", s.Platform), "write OS/ARCH, such as linux/arm64")
 	}
 }
@@ -141,7 +140,7 @@ func (c serviceCheck) written(attr string) string {
 func (c serviceCheck) addresses() {
 	for i, e := range c.s.Expose {
 		port := exposed(e)
-		m := exposeForm.FindStringSubmatch(port)
+		m := exposeForm().FindStringSubmatch(port)
 		good := m != nil
 		for _, n := range m[min(1, len(m)):min(3, len(m))] {
 			if port, err := strconv.Atoi(n); n != "" && (err != nil || port < 1 || port > 65535) {
@@ -240,11 +239,11 @@ func outside(p string) bool {
 
 func (c serviceCheck) devices() {
 	for i, d := range c.s.Devices {
-		if d.Permissions != "" && !deviceForm.MatchString(d.Permissions) {
+		if d.Permissions != "" && !deviceForm().MatchString(d.Permissions) {
 			c.wrongForm(fmt.Sprintf("devices.%d", i), fmt.Sprintf("%q is no permission of a device", d.Permissions), "combine r, w and m")
 		}
 	}
-	if s := c.s.CPUSet; s != "" && !cpusetForm.MatchString(s) {
+	if s := c.s.CPUSet; s != "" && !cpusetForm().MatchString(s) {
 		c.wrongForm("cpuset", fmt.Sprintf("cpuset %q names no CPUs", s), "write 0-3 or 0,2")
 	}
 }
@@ -269,7 +268,7 @@ func (l *loading) entries() {
 		if name == "" && external {
 			bad(kind+"s."+key, fmt.Sprintf("the external %s %s has an empty name", kind, key), "set the variable that gives its name")
 		}
-		if name != "" && !resourceForm.MatchString(name) {
+		if name != "" && !resourceForm().MatchString(name) {
 			bad(kind+"s."+key+".name", fmt.Sprintf("%q is no name of a %s", name, kind), "use letters, digits, '_', '.' and '-'")
 		}
 	}

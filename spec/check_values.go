@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,8 +14,8 @@ import (
 const maxReplicas = 10_000
 
 var (
-	restartForm = regexp.MustCompile(`^(no|always|unless-stopped|on-failure(:\d+)?)$`)
-	signalForm  = regexp.MustCompile(`^(SIG)?(RTMIN(\+\d+)?|RTMAX(-\d+)?|[A-Z]+[0-9]?)$`)
+	restartForm = lazy(`^(no|always|unless-stopped|on-failure(:\d+)?)$`)
+	signalForm  = lazy(`^(SIG)?(RTMIN(\+\d+)?|RTMAX(-\d+)?|[A-Z]+[0-9]?)$`)
 )
 
 // capabilities of Linux, capabilities(7).
@@ -32,7 +31,7 @@ var limits = strings.Fields(`as core cpu data fsize locks memlock msgqueue nice 
 
 // values checks what the schema leaves open and a runtime would refuse.
 func (c serviceCheck) values() {
-	if r := c.s.Restart; r != "" && !restartForm.MatchString(r) {
+	if r := c.s.Restart; r != "" && !restartForm().MatchString(r) {
 		c.failValue(c.at+".restart", fmt.Sprintf("restart %q is unknown", r), "write no, always, unless-stopped, on-failure or on-failure:N")
 	}
 	for i, p := range c.s.Ports {
@@ -45,7 +44,6 @@ func (c serviceCheck) values() {
 			c.failValue(c.at+".pull_policy", fmt.Sprintf("pull_policy %q is unknown", policy), "write always, missing or never")
 		}
 	}
-	c.refresh()
 	if n := c.s.GetScale(); n > maxReplicas {
 		c.fail(c.at+".deploy.replicas", fmt.Sprintf("%d replicas are more than %d", n, maxReplicas), "write a smaller number")
 	}
@@ -59,27 +57,10 @@ func (c serviceCheck) values() {
 			c.fail(c.at+".ulimits."+name, "there is no limit "+name, suggestion(name, limits, "see getrlimit(2)"))
 		}
 	}
-	if sig := c.s.StopSignal; sig != "" && !signalForm.MatchString(strings.ToUpper(sig)) {
+	if sig := c.s.StopSignal; sig != "" && !signalForm().MatchString(strings.ToUpper(sig)) {
 		if n, err := strconv.Atoi(sig); err != nil || n < 1 || n > 64 {
 			c.failValue(c.at+".stop_signal", "there is no signal "+sig, "write SIGTERM, SIGQUIT or a number")
 		}
-	}
-}
-
-// refresh checks pull_refresh_after, the age of pull_policy: refresh.
-func (c serviceCheck) refresh() {
-	after, at := c.s.PullRefreshAfter, c.at+".pull_refresh_after"
-	if after == "" {
-		return
-	}
-	if c.s.PullPolicy != types.PullPolicyRefresh {
-		c.l.add(c.l.placed(Warning, at, "pull_refresh_after has no effect", "write pull_policy: refresh with it"))
-		return
-	}
-	timed := c.s
-	timed.PullPolicy = pullPolicy(c.s)
-	if _, _, err := timed.GetPullPolicy(); err != nil {
-		c.failValue(at, fmt.Sprintf("pull_refresh_after %q is no duration", after), "write one such as 12h or 7d")
 	}
 }
 

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -26,7 +25,7 @@ type Node struct {
 }
 
 var (
-	constraintForm = regexp.MustCompile(`^\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*(==|!=)\s*([A-Za-z0-9:_\s.*()?+\[\]\\^$|/-]+)$`)
+	constraintForm = lazy(`^\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*(==|!=)\s*([A-Za-z0-9:_\s.*()?+\[\]\\^$|/-]+)$`)
 	nodeKeys       = []string{"node.id", "node.hostname", "node.role", "node.platform.os", "node.platform.arch"}
 )
 
@@ -35,7 +34,7 @@ const constraintHint = "write KEY == VALUE or KEY != VALUE, KEY being node.label
 
 // ParseConstraint reads one constraint.
 func ParseConstraint(text string) (Constraint, error) {
-	m := constraintForm.FindStringSubmatch(text)
+	m := constraintForm().FindStringSubmatch(text)
 	if m == nil {
 		return Constraint{}, fmt.Errorf("constraint %q is not of the form KEY == VALUE", text)
 	}

@@ -89,7 +89,6 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 	if f.OnChange, _ = onChange(c.Extensions); f.OnChange == OnChangeReplace {
 		f.OnChange = ""
 	}
-	f.Template = isTemplate(c)
 	problem := func(attr, message, hint string) {
 		l.add(l.placed(l.atUp(), path+attr, message, hint))
 	}
@@ -101,10 +100,8 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 	}
 	switch {
 	case f.External:
-	case c.Extensions[keyProvider] != nil:
-		f.Provider = l.provider(path, c)
 	case c.File != "":
-		content, encrypted, err := readContent(c, limit)
+		content, err := readRegular(c.File, limit)
 		if err != nil {
 			hint := "make the file, or correct the path"
 			if info, statErr := os.Stat(c.File); statErr == nil {
@@ -115,7 +112,7 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 			}
 			problem(".file", kind+" "+key+": "+l.relative(err), hint)
 		}
-		f.Content, f.Encrypted = content, encrypted
+		f.Content = content
 	case c.Environment != "":
 		value, ok := l.in.environ[c.Environment]
 		if !ok {
@@ -126,7 +123,7 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 		f.Content = []byte(c.Content)
 	}
 	if l.o.Inspect {
-		f.Content, f.Encrypted = nil, ""
+		f.Content = nil
 	}
 	return f
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -200,7 +199,7 @@ func (in *inputs) readEnvFiles(l *loading, files []string, dir string) {
 	}
 }
 
-var dotenvLine = regexp.MustCompile(`^line (\d+): `)
+var dotenvLine = lazy(`^line (\d+): `)
 
 // readDotenv reads one file of variables; a mistake in it becomes a
 // diagnostic.
@@ -239,7 +238,7 @@ func parseDotenv(data []byte, lookup func(string) (string, bool)) (vars map[stri
 func dotenvDiagnostic(s *source, err error) Diagnostic {
 	text := strings.TrimPrefix(err.Error(), "parse variables: ")
 	line := 1
-	if m := dotenvLine.FindStringSubmatch(text); m != nil {
+	if m := dotenvLine().FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
 	}

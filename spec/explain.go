@@ -74,7 +74,7 @@ func splitErrors(err error) []string {
 // rule maps one form of the loader's errors. known is false when the text
 // gave no place.
 type rule struct {
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	apply   func(l *loading, m []string) (d Diagnostic, known bool)
 }
 
@@ -82,72 +82,72 @@ type rule struct {
 // testdata/spec holds a sample of each, so that an update that changes one is
 // seen.
 var rules = []rule{
-	{regexp.MustCompile(`(?s)^validating (.*?):  ?additional properties (.*) not allowed$`), ruleTopLevel},
-	{regexp.MustCompile(`(?s)^validating (.*?): (\S.*)$`), ruleSchema},
-	{regexp.MustCompile(`(?s)^failed to parse (.*?): (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`(?s)^validating (.*?):  ?additional properties (.*) not allowed$`), ruleTopLevel},
+	{lazy(`(?s)^validating (.*?): (\S.*)$`), ruleSchema},
+	{lazy(`(?s)^failed to parse (.*?): (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.syntax(l.sourceOf(m[1]), m[2]), true
 	}},
-	{regexp.MustCompile(`(?s)^(yaml: .*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`(?s)^(yaml: .*)$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.syntax(nil, m[1]), true
 	}},
-	{regexp.MustCompile(`(?s)^error while interpolating (\S+): (.*)$`), ruleInterpolate},
-	{regexp.MustCompile(`(?s)^invalid interpolation format for (\S+?)\.\n.*\n(.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`(?s)^error while interpolating (\S+): (.*)$`), ruleInterpolate},
+	{lazy(`(?s)^invalid interpolation format for (\S+?)\.\n.*\n(.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.placedValue(Error, dotted(m[1]), "a ${ in this text makes no variable", "write ${NAME}, or $$ for a dollar sign"), true
 	}},
-	{regexp.MustCompile(`^non-string key (?:in (\S+)|at top level): (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`^non-string key (?:in (\S+)|at top level): (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
 		key := strings.Trim(m[2], `"`)
 		return l.placed(Error, join(dotted(m[1]), key), fmt.Sprintf("the key %s is not text", key), `put it in quotes: "`+key+`"`), true
 	}},
-	{regexp.MustCompile("^`include` must be a list"), func(l *loading, _ []string) (Diagnostic, bool) {
+	{lazy("^`include` must be a list"), func(l *loading, _ []string) (Diagnostic, bool) {
 		return l.typeError("include", "array"), true
 	}},
-	{regexp.MustCompile(`^extends\.(\S+)\.service is required$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`^extends\.(\S+)\.service is required$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.placed(Error, "services."+m[1]+".extends", "extends of service "+m[1]+" names no service", "add service:"), true
 	}},
-	{regexp.MustCompile(`^cannot override (\S+)$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`^cannot override (\S+)$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.placed(Error, dotted(m[1]), subject(dotted(m[1]))+" has another form than in the file before", "write both in the same form"), true
 	}},
-	{regexp.MustCompile(`^include cycle detected:`), func(l *loading, _ []string) (Diagnostic, bool) {
+	{lazy(`^include cycle detected:`), func(l *loading, _ []string) (Diagnostic, bool) {
 		return l.placed(Error, "include", "the file includes itself, directly or through others", "remove one of the includes"), true
 	}},
-	{regexp.MustCompile(`(?s)^Circular reference:\n(.*)$`), ruleExtendsCycle},
-	{regexp.MustCompile(`^cannot extend service "([^"]+)" in .*?: (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`(?s)^Circular reference:\n(.*)$`), ruleExtendsCycle},
+	{lazy(`^cannot extend service "([^"]+)" in .*?: (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.placedValue(Error, "services."+m[1]+".extends", "service "+m[1]+" cannot be extended: "+l.shortPaths(m[2]), "name a service that is in the file"), true
 	}},
-	{regexp.MustCompile(`^open (.*): (no such file or directory|permission denied|.*)$`), ruleOpen},
-	{regexp.MustCompile(`^service volume (\S+) is missing a mount target$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`^open (.*): (no such file or directory|permission denied|.*)$`), ruleOpen},
+	{lazy(`^service volume (\S+) is missing a mount target$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.placed(Error, dotted(m[1]), "the mount has no target", "write target: /path/in/the/container"), true
 	}},
-	{regexp.MustCompile(`^service ports (\S+) is missing a target port$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`^service ports (\S+) is missing a target port$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.placed(Error, dotted(m[1]), "the port has no container port", "write HOST:CONTAINER, such as 8080:80"), true
 	}},
-	{regexp.MustCompile(`^'([^']+)' (.*)$`), ruleDecode},
-	{regexp.MustCompile(`(?s)^decoding failed due to the following error\(s\):\s+'([^']*)' ([^\n]*)`), ruleDecode},
-	{regexp.MustCompile(`^((?:services|jobs|volumes|networks|configs|secrets)\S*): (.*)$`), rulePath},
-	{regexp.MustCompile(`^((?:services|jobs|volumes|networks|configs|secrets)\S*) must be a (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`^'([^']+)' (.*)$`), ruleDecode},
+	{lazy(`(?s)^decoding failed due to the following error\(s\):\s+'([^']*)' ([^\n]*)`), ruleDecode},
+	{lazy(`^((?:services|jobs|volumes|networks|configs|secrets)\S*): (.*)$`), rulePath},
+	{lazy(`^((?:services|jobs|volumes|networks|configs|secrets)\S*) must be a (.*)$`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.typeError(dotted(m[1]), m[2]), true
 	}},
-	{regexp.MustCompile(`^invalid mount config for type "(\w+)": field (\w+) must not be empty$`), ruleMount},
-	{regexp.MustCompile(`^empty compose file$`), func(l *loading, _ []string) (Diagnostic, bool) {
+	{lazy(`^invalid mount config for type "(\w+)": field (\w+) must not be empty$`), ruleMount},
+	{lazy(`^empty compose file$`), func(l *loading, _ []string) (Diagnostic, bool) {
 		return l.main[0].at(Error, 1, 1, 1, "", "the file is empty", "write services: and below it a service"), true
 	}},
-	{regexp.MustCompile(`^project name must not be empty$`), func(l *loading, _ []string) (Diagnostic, bool) {
+	{lazy(`^project name must not be empty$`), func(l *loading, _ []string) (Diagnostic, bool) {
 		return l.main[0].at(Error, 1, 1, 1, "name", "the folder's name gives no name for the stack", "write name: at the top, or use -p"), true
 	}},
-	{regexp.MustCompile(`^top-level object must be a mapping$`), func(l *loading, _ []string) (Diagnostic, bool) {
+	{lazy(`^top-level object must be a mapping$`), func(l *loading, _ []string) (Diagnostic, bool) {
 		return l.rootNode("the file must be a mapping", "begin with services:"), true
 	}},
-	{regexp.MustCompile(`(?i)maximum node visit limit`), func(l *loading, _ []string) (Diagnostic, bool) {
+	{lazy(`(?i)maximum node visit limit`), func(l *loading, _ []string) (Diagnostic, bool) {
 		return l.rootNode(fmt.Sprintf("the file holds more than %d values", maxNodes), "split it, or move data into files"), true
 	}},
-	{regexp.MustCompile(`^invalid project name "(.*)":`), func(l *loading, m []string) (Diagnostic, bool) {
+	{lazy(`^invalid project name "(.*)":`), func(l *loading, m []string) (Diagnostic, bool) {
 		return l.placed(Error, "name", fmt.Sprintf("%q is not a name for a stack", m[1]), nameHint), true
 	}},
 }
 
 func (l *loading) translate(text string) (Diagnostic, bool) {
 	for _, r := range rules {
-		if m := r.pattern.FindStringSubmatch(text); m != nil {
+		if m := r.pattern().FindStringSubmatch(text); m != nil {
 			return r.apply(l, m)
 		}
 	}
@@ -187,16 +187,16 @@ func (l *loading) rootNode(message, hint string) Diagnostic {
 }
 
 var (
-	bracketItem = regexp.MustCompile(`\.?\[(\d+)\]`)
-	bracketKey  = regexp.MustCompile(`\[([^\]]+)\]`)
+	bracketItem = lazy(`\.?\[(\d+)\]`)
+	bracketKey  = lazy(`\[([^\]]+)\]`)
 )
 
 // dotted brings the loader's several forms of a path into ours:
 // services[web].ports.[0] is services.web.ports.0. A list item without a
 // number becomes its list.
 func dotted(path string) string {
-	path = bracketItem.ReplaceAllString(path, ".$1")
-	path = bracketKey.ReplaceAllString(path, ".$1")
+	path = bracketItem().ReplaceAllString(path, ".$1")
+	path = bracketKey().ReplaceAllString(path, ".$1")
 	path = strings.ReplaceAll(path, "👻", ".")
 	if i := strings.Index(path, ".[]"); i >= 0 {
 		path = path[:i]
@@ -225,12 +225,12 @@ func ruleTopLevel(l *loading, m []string) (Diagnostic, bool) {
 }
 
 var (
-	additional = regexp.MustCompile(`^(.*?) additional properties '([^']*)'`)
-	falseness  = regexp.MustCompile(`^(.*) false schema$`)
-	mustBe     = regexp.MustCompile(`^(\S+) must be an? (.*)$`)
-	oneOf      = regexp.MustCompile(`^(\S+) value must be (?:one of )?(.*)$`)
-	missing    = regexp.MustCompile(`^(\S+) missing propert(?:y|ies) (.*)$`)
-	sentence   = regexp.MustCompile(`(?s)^(\S+) (.*)$`)
+	additional = lazy(`^(.*?) additional properties '([^']*)'`)
+	falseness  = lazy(`^(.*) false schema$`)
+	mustBe     = lazy(`^(\S+) must be an? (.*)$`)
+	oneOf      = lazy(`^(\S+) value must be (?:one of )?(.*)$`)
+	missing    = lazy(`^(\S+) missing propert(?:y|ies) (.*)$`)
+	sentence   = lazy(`(?s)^(\S+) (.*)$`)
 )
 
 // ruleSchema reads the text of a schema error.
@@ -245,26 +245,26 @@ func ruleSchema(l *loading, m []string) (Diagnostic, bool) {
 		l.places = own
 		defer func() { l.places = places }()
 	}
-	if m := additional.FindStringSubmatch(text); m != nil {
+	if m := additional().FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
 		return l.unknownAt(join(path, m[2]), m[2]), l.wrote(join(path, m[2]))
 	}
-	if m := falseness.FindStringSubmatch(text); m != nil {
+	if m := falseness().FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
 		return l.unknownAt(path, path[strings.LastIndexByte(path, '.')+1:]), l.wrote(path)
 	}
-	if m := mustBe.FindStringSubmatch(text); m != nil {
+	if m := mustBe().FindStringSubmatch(text); m != nil {
 		return l.typeError(dotted(m[1]), m[2]), true
 	}
-	if m := oneOf.FindStringSubmatch(text); m != nil {
+	if m := oneOf().FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
 		return l.placedValue(Error, path, subject(path)+" is not one of "+m[2], "write one of them"), true
 	}
-	if m := missing.FindStringSubmatch(text); m != nil {
+	if m := missing().FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
 		return l.placed(Error, path, subject(path)+" has no "+strings.Trim(m[2], "'"), "add "+strings.Trim(m[2], "'")+":"), true
 	}
-	if m := sentence.FindStringSubmatch(text); m != nil {
+	if m := sentence().FindStringSubmatch(text); m != nil {
 		path := dotted(m[1])
 		return l.valueError(path, m[2]), l.wrote(path)
 	}
@@ -274,22 +274,22 @@ func ruleSchema(l *loading, m []string) (Diagnostic, bool) {
 // valueWords are what the loader and its libraries say of a value that has
 // the wrong form.
 var valueWords = []struct {
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	plain   string // after the value
 	hint    string
 }{
-	{regexp.MustCompile(`^'(.*)' does not match pattern '\^\(always\|never`), "is no pull policy", "write always, missing, never or every_12h"},
-	{regexp.MustCompile(`^'(.*)' does not match pattern`), "has the wrong form", ""},
-	{regexp.MustCompile(`time: .*in duration "(.*)"`), "is not a duration", "write 30s, 1m30s or 2h"},
-	{regexp.MustCompile(`invalid duration "?([^"]*)"?`), "is not a duration", "write 30s, 1m30s or 2h"},
-	{regexp.MustCompile(`'(.*)' is not valid duration`), "is not a duration", "write 30s, 1m30s or 2h"},
-	{regexp.MustCompile(`invalid size: '(.*)'`), "is not a size", "write 64m or 2g"},
-	{regexp.MustCompile(`invalid suffix: '(.*)'`), "is not a unit of size", "write 64m or 2g"},
-	{regexp.MustCompile(`strconv\.\w+: parsing "(.*)": invalid syntax`), "is not a number", "write digits"},
-	{regexp.MustCompile(`strconv\.\w+: parsing "(.*)": value out of range`), "is too large", "write a smaller number"},
-	{regexp.MustCompile(`invalid ip address: (.*)`), "is not an IP address", "write it as 127.0.0.1"},
-	{regexp.MustCompile(`invalid additional host, missing IP: (.*)`), "has no address", "write NAME=ADDRESS"},
-	{regexp.MustCompile(`: (-\S+) overflows uint$`), "is below zero", "write 0 or more"},
+	{lazy(`^'(.*)' does not match pattern '\^\(always\|never`), "is no pull policy", "write always, missing, never or every_12h"},
+	{lazy(`^'(.*)' does not match pattern`), "has the wrong form", ""},
+	{lazy(`time: .*in duration "(.*)"`), "is not a duration", "write 30s, 1m30s or 2h"},
+	{lazy(`invalid duration "?([^"]*)"?`), "is not a duration", "write 30s, 1m30s or 2h"},
+	{lazy(`'(.*)' is not valid duration`), "is not a duration", "write 30s, 1m30s or 2h"},
+	{lazy(`invalid size: '(.*)'`), "is not a size", "write 64m or 2g"},
+	{lazy(`invalid suffix: '(.*)'`), "is not a unit of size", "write 64m or 2g"},
+	{lazy(`strconv\.\w+: parsing "(.*)": invalid syntax`), "is not a number", "write digits"},
+	{lazy(`strconv\.\w+: parsing "(.*)": value out of range`), "is too large", "write a smaller number"},
+	{lazy(`invalid ip address: (.*)`), "is not an IP address", "write it as 127.0.0.1"},
+	{lazy(`invalid additional host, missing IP: (.*)`), "has no address", "write NAME=ADDRESS"},
+	{lazy(`: (-\S+) overflows uint$`), "is below zero", "write 0 or more"},
 }
 
 func (l *loading) valueError(path, text string) Diagnostic {
@@ -300,7 +300,7 @@ func (l *loading) valueError(path, text string) Diagnostic {
 		return l.placedValue(Error, path, subject(path)+" holds one entry twice", "remove one of them")
 	}
 	for _, w := range valueWords {
-		if m := w.pattern.FindStringSubmatch(text); m != nil {
+		if m := w.pattern().FindStringSubmatch(text); m != nil {
 			return l.placedValue(Error, path, fmt.Sprintf("%s: %q %s", subject(path), m[1], w.plain), w.hint)
 		}
 	}
@@ -349,8 +349,8 @@ var kinds = map[string][2]string{
 }
 
 var (
-	durations = regexp.MustCompile(`\.(interval|timeout|start_period|start_interval|stop_grace_period|delay|monitor|window)$`)
-	noSpace   = regexp.MustCompile(`^(-|[A-Za-z_]+:)\S`)
+	durations = lazy(`\.(interval|timeout|start_period|start_interval|stop_grace_period|delay|monitor|window)$`)
+	noSpace   = lazy(`^(-|[A-Za-z_]+:)\S`)
 )
 
 func (l *loading) typeError(path, want string) Diagnostic {
@@ -358,9 +358,9 @@ func (l *loading) typeError(path, want string) Diagnostic {
 		switch v := resolve(p.value); {
 		case v.Tag == "!!null":
 			return l.placed(Error, path, subject(path)+" has no value", "write one, or remove it")
-		case durations.MatchString(path) && v.Kind == yaml.ScalarNode:
+		case durations().MatchString(path) && v.Kind == yaml.ScalarNode:
 			return l.placedValue(Error, path, fmt.Sprintf("%s: %q is not a duration", subject(path), v.Value), "write 30s, 1m30s or 2h")
-		case v.Kind == yaml.ScalarNode && v.Style == 0 && noSpace.MatchString(v.Value) && (want == "mapping" || want == "array"):
+		case v.Kind == yaml.ScalarNode && v.Style == 0 && noSpace().MatchString(v.Value) && (want == "mapping" || want == "array"):
 			return p.src.node(Error, v, path, subject(path)+" is a text, not "+kinds[want][0], `write a space behind the ":" or "-"`)
 		}
 	}
@@ -375,7 +375,7 @@ func (l *loading) typeError(path, want string) Diagnostic {
 	return l.placedValue(Error, path, subject(path)+" must be "+words[0], words[1])
 }
 
-var castError = regexp.MustCompile(`parsing "(.*)": (.*)$`)
+var castError = lazy(`parsing "(.*)": (.*)$`)
 
 func ruleInterpolate(l *loading, m []string) (Diagnostic, bool) {
 	path, text := dotted(m[1]), m[2]
@@ -385,7 +385,7 @@ func ruleInterpolate(l *loading, m []string) (Diagnostic, bool) {
 			"set "+name+" in the environment or in .env"), true
 	}
 	if rest, ok := strings.CutPrefix(text, "failed to cast to expected type: "); ok {
-		if m := castError.FindStringSubmatch(rest); m != nil {
+		if m := castError().FindStringSubmatch(rest); m != nil {
 			return l.placedValue(Error, path, fmt.Sprintf("%s: %q is not a number", subject(path), m[1]), "write digits"), true
 		}
 		if value, ok := strings.CutPrefix(rest, "invalid boolean: "); ok {

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +22,6 @@ const (
 	keyOnChange     = "x-on-change"
 	keyEnv          = "x-env"
 	keyBerth        = "x-berth"
-	keyProvider     = "x-provider"
-	keyDecrypt      = "x-decrypt"
 )
 
 var serviceExtensions = []string{keyReadiness, keyLiveness, keyMinReady, keyDrain, keyDeadline, keyWatchContent}
@@ -244,7 +241,7 @@ func onChange(ext types.Extensions) (value string, ok bool) {
 	}
 	name, ok := strings.CutPrefix(text, onChangeSignal)
 	name = strings.TrimPrefix(strings.ToUpper(name), "SIG")
-	if !ok || !slices.Contains(signals, name) && !realtimeForm.MatchString(name) {
+	if !ok || !slices.Contains(signals, name) && !realtimeForm().MatchString(name) {
 		return "", false
 	}
 	return onChangeSignal + "SIG" + name, true
@@ -254,7 +251,7 @@ func onChange(ext types.Extensions) (value string, ok bool) {
 var (
 	signals = strings.Fields(`ABRT ALRM BUS CHLD CONT FPE HUP ILL INT IO PIPE PROF PWR QUIT SEGV SYS TERM TRAP TSTP TTIN
 		TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ`)
-	realtimeForm = regexp.MustCompile(`^(RTMIN(\+([0-9]|[12][0-9]|30))?|RTMAX(-([0-9]|[12][0-9]|30))?)$`)
+	realtimeForm = lazy(`^(RTMIN(\+([0-9]|[12][0-9]|30))?|RTMAX(-([0-9]|[12][0-9]|30))?)$`)
 )
 
 // Signal gives the signal that a change of the content sends; "" is none.

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +26,7 @@ import (
 const maxKnown = 64
 
 var (
-	mentioned = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
+	mentioned = lazy(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
 	schemaSum = sync.OnceValue(func() [32]byte { return sha256.Sum256([]byte(schema.Schema)) })
 )
 
@@ -54,7 +53,7 @@ func (l *loading) knownKey() string {
 			}
 		}
 		add(s.data)
-		for _, m := range mentioned.FindAllSubmatch(s.data, -1) {
+		for _, m := range mentioned().FindAllSubmatch(s.data, -1) {
 			value, set := l.in.environ[string(m[1])]
 			if !set {
 				value = "\x00unset"

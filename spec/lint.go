@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -46,12 +45,12 @@ func (l *loading) lint(u *unit) {
 
 // nameForm is what the schema allows as the key of a service, network and so
 // on.
-var nameForm = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
+var nameForm = lazy(`^[a-zA-Z0-9._-]+$`)
 
 // badName reports the key of an entry of the top level that is no name.
 func (l *loading) badName(u *unit, v visit) bool {
 	kind, rest, _ := strings.Cut(v.path, ".")
-	if v.key == nil || rest != v.name || v.elem == nil || nameForm.MatchString(v.name) || strings.HasPrefix(v.name, "x-") {
+	if v.key == nil || rest != v.name || v.elem == nil || nameForm().MatchString(v.name) || strings.HasPrefix(v.name, "x-") {
 		return false
 	}
 	switch kind {

@@ -3,7 +3,6 @@ package spec
 import (
 	"fmt"
 	"net"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,9 +25,9 @@ var booleans = []string{
 var modes = []string{"services.*.configs.[].mode", "services.*.secrets.[].mode", "services.*.volumes.[].tmpfs.mode"}
 
 // endless are the numbers of YAML that have no end, or are none.
-var endless = regexp.MustCompile(`(?i)(inf|nan)$`)
+var endless = lazy(`(?i)(inf|nan)$`)
 
-var octalLooking = regexp.MustCompile(`^[1-7][0-7]{2,3}$`)
+var octalLooking = lazy(`^[1-7][0-7]{2,3}$`)
 
 // values warns of what is taken, but probably not as it was meant.
 func (l *loading) values(u *unit, v visit) {
@@ -40,7 +39,7 @@ func (l *loading) values(u *unit, v visit) {
 	case path == "services.*.ulimits.*" && n.Kind == yaml.MappingNode && (get(n, "soft") == nil || get(n, "hard") == nil):
 		l.suspects = append(l.suspects, u.src.node(Error, v.node(), v.path, "a limit needs both soft and hard", "write both, or one number"))
 	case n.Kind != yaml.ScalarNode:
-	case n.ShortTag() == "!!float" && endless.MatchString(n.Value):
+	case n.ShortTag() == "!!float" && endless().MatchString(n.Value):
 		l.suspects = append(l.suspects, u.src.node(Error, n, v.path, attributeName(v)+": "+n.Value+" is no number to count with", "write digits"))
 	case path == "services.*.ports.[].target":
 		if text, ok := u.text(n); ok && !l.o.NoInterpolate {
@@ -66,7 +65,7 @@ func (l *loading) values(u *unit, v visit) {
 		l.ignored = append(l.ignored, u.src.node(Warning, n, v.path, fmt.Sprintf("%s is taken as %s", text, meant), "write "+meant))
 	case slices.Contains(modes, path):
 		// Quoted it is read as octal, and so is 0440.
-		if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) == 0 && octalLooking.MatchString(n.Value) {
+		if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) == 0 && octalLooking().MatchString(n.Value) {
 			l.ignored = append(l.ignored, u.src.node(Warning, n, v.path,
 				fmt.Sprintf("mode %s is a decimal number here: %#o", n.Value, decimal(n.Value)), modeHint(n.Value)))
 		}

@@ -256,31 +256,14 @@ func (l *loading) compose(ctx context.Context) (err error) {
 			err = fmt.Errorf("the Compose loader failed: %v", p)
 		}
 	}()
-	details := types.ConfigDetails{WorkingDir: l.in.projectDir, Environment: maps.Clone(l.in.environ)}
-	for _, s := range l.main {
-		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: s.path, Content: s.loaded()})
-	}
-	option := func(o *loader.Options) {
-		o.SetProjectName(l.in.name, l.in.named)
-		o.Profiles = l.in.profiles
-		o.SkipInterpolation = l.o.NoInterpolate
-		o.SkipNormalization = l.o.NoNormalize
-		o.ResolvePaths = !l.o.NoPathResolution
-		o.SkipValidation = l.valid
-		// Consistency and files are checked here, to report all at once.
-		o.SkipConsistencyCheck = true
-		o.SkipResolveEnvironment = true
-		o.SkipResolveLabels = true
-		o.ResourceLoaders = append(o.ResourceLoaders, fetcher{l})
-		o.Interpolate.Substitute = substitute
-		o.Interpolate.TypeCastMapping = l.casts(o.Interpolate.TypeCastMapping)
-	}
 	if l.o.NoInterpolate {
-		l.model, err = loader.LoadModelWithContext(ctx, details, option)
-		withoutStandIns(l.model)
+		l.model, err = loader.LoadModelWithContext(ctx, l.details(), l.options)
 		return err //nolint:wrapcheck // explain takes the text apart
 	}
-	project, err := loader.LoadWithContext(ctx, details, option)
+	project, err := l.staged(ctx)
+	if err != nil {
+		project, err = loader.LoadWithContext(ctx, l.details(), l.options)
+	}
 	if err != nil {
 		return err //nolint:wrapcheck // explain takes the text apart
 	}
@@ -300,6 +283,32 @@ func (l *loading) compose(ctx context.Context) (err error) {
 		l.remember()
 	}
 	return nil
+}
+
+// details are what the loader reads.
+func (l *loading) details() types.ConfigDetails {
+	details := types.ConfigDetails{WorkingDir: l.in.projectDir, Environment: maps.Clone(l.in.environ)}
+	for _, s := range l.main {
+		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: s.path, Content: s.loaded()})
+	}
+	return details
+}
+
+// options are how the loader reads it.
+func (l *loading) options(o *loader.Options) {
+	o.SetProjectName(l.in.name, l.in.named)
+	o.Profiles = l.in.profiles
+	o.SkipInterpolation = l.o.NoInterpolate
+	o.SkipNormalization = l.o.NoNormalize
+	o.ResolvePaths = !l.o.NoPathResolution
+	o.SkipValidation = l.valid
+	// Consistency and files are checked here, to report all at once.
+	o.SkipConsistencyCheck = true
+	o.SkipResolveEnvironment = true
+	o.SkipResolveLabels = true
+	o.ResourceLoaders = append(o.ResourceLoaders, fetcher{l})
+	o.Interpolate.Substitute = substitute
+	o.Interpolate.TypeCastMapping = l.casts(o.Interpolate.TypeCastMapping)
 }
 
 // stillThere leaves out what a profile, a selection or !reset has removed.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -187,7 +186,7 @@ func (c serviceCheck) otherNames() {
 	}
 }
 
-var endpointSysctl = regexp.MustCompile(`^net\.(ipv4|ipv6|mpls)\.[a-z]+\.IFNAME\.[a-z0-9_]+=[^=]+$`)
+var endpointSysctl = lazy(`^net\.(ipv4|ipv6|mpls)\.[a-z]+\.IFNAME\.[a-z0-9_]+=[^=]+$`)
 
 func (c serviceCheck) endpoint(at string, a *types.ServiceNetworkConfig) {
 	if _, err := net.ParseMAC(a.MacAddress); a.MacAddress != "" && err != nil {
@@ -202,7 +201,7 @@ func (c serviceCheck) endpoint(at string, a *types.ServiceNetworkConfig) {
 		c.failValue(at+".interface_name", fmt.Sprintf("%q is no name for an interface", name), fmt.Sprintf("write 1 to %d letters and digits", ifNameLength))
 	}
 	for s := range strings.SplitSeq(a.DriverOpts[OptSysctls], ",") {
-		if s != "" && !endpointSysctl.MatchString(s) {
+		if s != "" && !endpointSysctl().MatchString(s) {
 			c.failAtUp(at+".driver_opts."+OptSysctls, fmt.Sprintf("%q is no sysctl of an interface", s), "write net.ipv4.conf.IFNAME.NAME=VALUE")
 		}
 	}

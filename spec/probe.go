@@ -3,7 +3,6 @@ package spec
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +22,8 @@ const (
 var (
 	probeKinds = []string{ProbeHTTP, ProbeTCP, ProbeGRPC, ProbeExec}
 	probeKeys  = slices.Concat(probeKinds, []string{"interval", "timeout", "initial_delay", "failures", "successes"})
-	headerForm = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-	httpForm   = regexp.MustCompile(`^(?:(https?)://)?:?([0-9]*)(/.*)?$`)
+	headerForm = lazy("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+	httpForm   = lazy(`^(?:(https?)://)?:?([0-9]*)(/.*)?$`)
 )
 
 // probe reads x-readiness or x-liveness; nil: none, or what is wrong with it
@@ -92,7 +91,7 @@ func (c serviceCheck) probeHTTP(at string, v any, p *Probe) {
 	m, ok := v.(map[string]any)
 	if !ok && v != nil {
 		text := fmt.Sprint(v)
-		parts := httpForm.FindStringSubmatch(text)
+		parts := httpForm().FindStringSubmatch(text)
 		if parts == nil || text == "" {
 			c.wrong(at, fmt.Sprintf("is %q, which is no port and path", text), "write :8080/healthz: the task's own address is asked")
 			p.Port = anyPort
@@ -150,7 +149,7 @@ func (c serviceCheck) headers(at string, v any, p *Probe) {
 		switch {
 		case strings.EqualFold(name, "host"):
 			c.fail(c.at+"."+at+"."+name, "the Host header has its own key", "write host beside path")
-		case !headerForm.MatchString(name), strings.ContainsAny(value, "\r\n\x00"):
+		case !headerForm().MatchString(name), strings.ContainsAny(value, "\r\n\x00"):
 			c.fail(c.at+"."+at+"."+name, fmt.Sprintf("%q is no header", name), "write NAME: value")
 		default:
 			if p.Headers == nil {

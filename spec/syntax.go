@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,8 +11,8 @@ import (
 )
 
 var (
-	inContext  = regexp.MustCompile(`^while (parsing|scanning) (.*?) at (?:line (\d+)(?:, column (\d+))?|<unknown position>): (?:line (\d+)(?:, column (\d+))?: )?(.*)$`)
-	lineColumn = regexp.MustCompile(`^line (\d+)(?:, column (\d+))?: (.*)$`)
+	inContext  = lazy(`^while (parsing|scanning) (.*?) at (?:line (\d+)(?:, column (\d+))?|<unknown position>): (?:line (\d+)(?:, column (\d+))?: )?(.*)$`)
+	lineColumn = lazy(`^line (\d+)(?:, column (\d+))?: (.*)$`)
 )
 
 // syntax says in a user's words, and at the right place, what a YAML parser
@@ -25,7 +24,7 @@ func (s *source) syntax(text string) Diagnostic {
 	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
 	line, col := 0, 0
 	number := func(s string) int { n, _ := strconv.Atoi(s); return n }
-	if m := inContext.FindStringSubmatch(text); m != nil {
+	if m := inContext().FindStringSubmatch(text); m != nil {
 		low := 0
 		if m[1] == "parsing" {
 			low = 1
@@ -42,7 +41,7 @@ func (s *source) syntax(text string) Diagnostic {
 		}
 		text = m[7]
 	} else {
-		for m := lineColumn.FindStringSubmatch(text); m != nil; m = lineColumn.FindStringSubmatch(text) {
+		for m := lineColumn().FindStringSubmatch(text); m != nil; m = lineColumn().FindStringSubmatch(text) {
 			line, col, text = number(m[1]), number(m[2]), strings.TrimPrefix(m[3], "yaml: ")
 		}
 	}
