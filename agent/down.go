@@ -44,6 +44,9 @@ func (a *Agent) followDown(ctx context.Context, stack, uid string, report func(a
 // down asks for the end of a stack and waits for it.
 func (a *Agent) down(ctx context.Context, stack string, req *api.DownRequest, report func(api.Progress)) (*api.Done, error) {
 	s, _ := a.w.stack(stack)
+	if s == nil && req.Volumes && len(req.Services) == 0 {
+		return a.dropKeptVolumes(stack)
+	}
 	if s == nil {
 		return nil, notFound("no stack %s", stack)
 	}
@@ -60,4 +63,25 @@ func (a *Agent) down(ctx context.Context, stack string, req *api.DownRequest, re
 	}
 	a.loop.settle(ctx)
 	return a.followDown(ctx, stack, s.UID, report)
+}
+
+// dropKeptVolumes removes what an earlier down without --volumes kept of a
+// stack that is gone.
+func (a *Agent) dropKeptVolumes(stack string) (*api.Done, error) {
+	release, err := a.applies.take(stack, "berth down")
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	kept, err := a.listVolumes(stack)
+	if err != nil {
+		return nil, err
+	}
+	if s, _ := a.w.stack(stack); s != nil || len(kept) == 0 { // made anew meanwhile, or never there
+		return nil, notFound("no stack %s", stack)
+	}
+	if err := a.removeStackVolumes(stack); err != nil {
+		return nil, err
+	}
+	return &api.Done{Outcome: api.OutcomeDone}, nil
 }

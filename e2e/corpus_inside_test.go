@@ -67,7 +67,7 @@ func (l *seen) mounts(at string, svc types.ServiceConfig, pid int) {
 			l.say("%s: %s at %s, want a tmpfs", at, i.FSType, v.Target)
 		case v.Type == types.VolumeTypeVolume && v.Source != "":
 			top := l.ref.Volumes[v.Source]
-			source = l.volumeAt(cmp.Or(top.Name, v.Source), top)
+			source = l.volumeAt(cmp.Or(top.Name, l.name+"_"+v.Source), top)
 		}
 		if there := fmt.Sprintf("/proc/%d/root/%s", pid, v.Target); source != "" && !sameFile(source, there) {
 			l.say("%s: what is at %s is not %s", at, v.Target, source)

@@ -50,6 +50,7 @@ type staged struct {
 	// the machine's folders.
 	dir, root, host string
 	files           []string
+	name            string
 	// began is before the stack came up.
 	began time.Time
 	// ref is the reference's model, with paths as in the copy.
@@ -82,7 +83,7 @@ func stage(t *testing.T, c corpus.Case, dir string) (*staged, error) {
 	if err := r.Diagnostics.Err(); err != nil {
 		return nil, fmt.Errorf("rejected: %w", err)
 	}
-	s.files = r.Stack.Files
+	s.files, s.name = r.Stack.Files, r.Stack.Name
 	if err := s.reference(t.Context()); err != nil {
 		return nil, err
 	}

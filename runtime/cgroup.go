@@ -58,14 +58,8 @@ func findCgroups() cgroupFS {
 // removeEmpty removes the cgroup, in every hierarchy, where nothing is below or
 // in it; elsewhere it stays.
 func (c cgroupFS) removeEmpty(cgroup string) {
-	roots := map[string]bool{cgroupRoot: c.v2, filepath.Join(cgroupRoot, "unified"): c.hybrid}
-	for _, dir := range c.mounts {
-		roots[dir] = true
-	}
-	for dir, ours := range roots {
-		if ours {
-			_ = unix.Rmdir(filepath.Join(dir, cgroup)) // refused while in use, as it should be
-		}
+	for _, dir := range c.dirs(cgroup) {
+		_ = unix.Rmdir(dir) // refused while in use, as it should be
 	}
 }
 
@@ -96,13 +90,14 @@ func (c cgroupFS) dir(controller, path string) string {
 	return filepath.Join(m, path)
 }
 
-// dirs are all folders of a cgroup.
+// dirs are all folders of a cgroup. Beside v1 there may be one of v2, which
+// runc uses, and which crun makes as a plain folder where it is not mounted.
 func (c cgroupFS) dirs(path string) []string {
 	if c.v2 {
 		return []string{filepath.Join(cgroupRoot, path)}
 	}
 	seen := map[string]bool{}
-	var out []string
+	out := []string{filepath.Join(cgroupRoot, "unified", path)}
 	for _, m := range c.mounts {
 		if !seen[m] {
 			seen[m] = true
@@ -198,8 +193,12 @@ func (c cgroupFS) remove(path string) error {
 }
 
 func removeCgroup(dir string) error {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	var st unix.Statfs_t
+	switch err := unix.Statfs(dir, &st); {
+	case errors.Is(err, unix.ENOENT):
 		return nil
+	case err == nil && st.Type != unix.CGROUP_SUPER_MAGIC && st.Type != unix.CGROUP2_SUPER_MAGIC:
+		return os.RemoveAll(dir) // crun's: no cgroup, the files in it are plain ones
 	}
 	var last error
 	for try := range 50 {
