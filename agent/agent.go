@@ -124,6 +124,7 @@ func (a *Agent) open(ctx context.Context) error {
 	}
 	if a.secrets, err = secrets.Open(secrets.Config{
 		Root: filepath.Join(a.cfg.Root, "secrets"), Run: filepath.Join(a.cfg.Run, "secrets"), Identity: a.cfg.Identity,
+		Decrypt: a.cfg.Decrypt, Providers: a.cfg.Providers,
 	}); err != nil {
 		return fmt.Errorf("open the secrets: %w", err)
 	}

@@ -208,10 +208,10 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, cur *store.S
 	if err != nil {
 		return nil, err
 	}
-	if st.Configs, err = a.keepContents(st, api.KindConfig, st.Configs, req.Roll, a.secrets.Put); err != nil {
+	if err := a.keepAllContents(ctx, st, req.Roll, a.secrets.Put); err != nil {
 		return nil, err
 	}
-	if st.Secrets, err = a.keepContents(st, api.KindSecret, st.Secrets, req.Roll, a.secrets.Put); err != nil {
+	if err := noteUses(st, a.secrets.Get); err != nil {
 		return nil, err
 	}
 	if rev != nil {
@@ -345,14 +345,33 @@ func union[V any](under, over map[string]V) map[string]V {
 	return out
 }
 
+// keepAllContents is keepContents for the configs and the secrets of st.
+func (a *Agent) keepAllContents(ctx context.Context, st *spec.Stack, roll string, keep func([]byte) (string, error)) error {
+	var errs *multierror.Error
+	configs, err := a.keepContents(ctx, st, api.KindConfig, st.Configs, roll, keep)
+	errs = multierror.Append(errs, err)
+	kept, err := a.keepContents(ctx, st, api.KindSecret, st.Secrets, roll, keep)
+	if errs = multierror.Append(errs, err); errs.Len() > 0 {
+		return errs
+	}
+	st.Configs, st.Secrets = configs, kept
+	return nil
+}
+
 // keepContents replaces contents by their digests, which keep gives. External
 // ones get that of the store's current version, unless they have one and roll
 // is another.
-func (a *Agent) keepContents(st *spec.Stack, kind string, files map[string]spec.File, roll string, keep func([]byte) (string, error)) (map[string]spec.File, error) {
+func (a *Agent) keepContents(ctx context.Context, st *spec.Stack, kind string, files map[string]spec.File, roll string, keep func([]byte) (string, error)) (map[string]spec.File, error) {
+	fetched, err := a.fetchContents(ctx, st, kind, files)
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]spec.File{}
 	for _, key := range sortedKeys(files) {
 		f := files[key]
-		var err error
+		if content, ok := fetched[key]; ok {
+			f.Content = content
+		}
 		switch {
 		case f.External && (f.Digest == "" || roll == kind+"/"+f.Name):
 			f.Digest, err = a.externalContent(st, kind, key, f)
@@ -364,7 +383,7 @@ func (a *Agent) keepContents(st *spec.Stack, kind string, files map[string]spec.
 		if err != nil {
 			return nil, placed(st, kind+"s."+key, err)
 		}
-		f.Content = nil
+		f.Content, f.Encrypted, f.Provider = nil, "", nil
 		out[key] = f
 	}
 	return out, nil

@@ -31,12 +31,19 @@ func (a *Agent) checkContents(r *store.Revision, read reader) error {
 }
 
 func (a *Agent) checkDelivery(d *delivery, s *spec.Service, r *store.Revision, read reader) error {
+	sample := &store.Task{ID: "0123456789ab", Stack: r.Stack.Name, Service: s.Name, Slot: 1, Attempt: 1}
+	if err := a.expand(d, sample, s, &r.Stack, read); err != nil {
+		return templateProblem(d.subject(), err)
+	}
 	if d.mount.Env == "" {
 		return nil
 	}
-	content, err := read(d.file.Digest)
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.subject(), err)
+	content := d.file.Content
+	if content == nil {
+		var err error
+		if content, err = read(d.file.Digest); err != nil {
+			return fmt.Errorf("%s: %w", d.subject(), err)
+		}
 	}
 	if _, err := variable(d.mount.Env, content); err != nil {
 		return invalid("%s as variable %s: %v", d.subject(), d.mount.Env, err)

@@ -19,6 +19,8 @@ const (
 	DefaultRoot   = "/var/lib/berth"
 	DefaultRun    = "/run/berth"
 	DefaultConfig = "/etc/berth/config.yaml"
+	// DefaultProviders holds programs, see Config.Providers.
+	DefaultProviders = "/etc/berth/providers"
 )
 
 // Config is /etc/berth/config.yaml and the places given on the command line.
@@ -68,6 +70,12 @@ type Config struct {
 	// Identity says where the key of secrets is: a path (0400), fd:NUMBER or
 	// credential:NAME (systemd). Default: a file that the agent makes.
 	Identity string `yaml:"identity"`
+	// Decrypt says in the same way where further keys are that encrypted files
+	// of secrets and configs may be for. Default: none but the host's own.
+	Decrypt string `yaml:"decrypt"`
+	// Providers is the folder of the programs that x-provider names. Only root
+	// may be able to change it. Default: /etc/berth/providers.
+	Providers string `yaml:"providers"`
 	// Parallel is how many tasks are created at once. Default: 8.
 	Parallel int `yaml:"parallel"`
 }
@@ -104,6 +112,9 @@ func (c *Config) fill() error {
 	if c.Journal == "" {
 		c.Journal = "/run/systemd/journal/socket"
 	}
+	if c.Providers == "" {
+		c.Providers = DefaultProviders
+	}
 	if c.Prefix == "" {
 		c.Prefix = "bt"
 	}
@@ -120,7 +131,7 @@ func (c *Config) fill() error {
 		}
 		c.Executable = exe
 	}
-	for _, p := range []*string{&c.Root, &c.Run} {
+	for _, p := range []*string{&c.Root, &c.Run, &c.Providers} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return err

@@ -143,7 +143,11 @@ func (a *Agent) deliver(t *store.Task, c *runtime.Container) error {
 		return err
 	}
 	files := make([]secrets.File, len(deliveries))
-	for i, d := range deliveries {
+	for i := range deliveries {
+		d := &deliveries[i]
+		if err := a.expand(d, t, &t.Spec, &r.Stack, a.secrets.Get); err != nil {
+			return fmt.Errorf("deliver the secrets of %s: %s: %w", t.Name(), d.subject(), err)
+		}
 		files[i] = d.file
 	}
 	env, err := a.variables(c, &t.Spec, deliveries)

@@ -19,6 +19,8 @@ type delivery struct {
 	at    string // below the service: "secrets.0"
 	mount spec.FileMount
 	file  secrets.File
+	// template says that file.Content is yet to be made of it (expand).
+	template bool
 }
 
 // execution is the mount option for it: a config may be a script.
@@ -50,9 +52,10 @@ func deliveries(s *spec.Service, r *store.Revision) ([]delivery, error) {
 			if err != nil {
 				return fmt.Errorf("%s.%s: gid %w", kind, m.Source, err)
 			}
-			out = append(out, delivery{kind + "." + m.Source, fmt.Sprintf("%s.%d", kind, i), m, secrets.File{
-				Digest: all[m.Source].Digest, Name: strconv.Itoa(len(out)), UID: uid, GID: gid, Mode: m.Mode,
-			}})
+			out = append(out, delivery{
+				key: kind + "." + m.Source, at: fmt.Sprintf("%s.%d", kind, i), mount: m, template: all[m.Source].Template,
+				file: secrets.File{Digest: all[m.Source].Digest, Name: strconv.Itoa(len(out)), UID: uid, GID: gid, Mode: m.Mode},
+			})
 		}
 		return nil
 	}
@@ -83,12 +86,16 @@ func (a *Agent) updateContents(ctx context.Context, t *store.Task, r *store.Revi
 	if err != nil {
 		return nil, err
 	}
+	svc := r.Stack.Services[t.Service]
 	var files []secrets.File
 	signals := map[string]bool{}
 	for _, d := range all {
 		sig := d.mount.Signal()
 		if digest, ok := want[d.key]; !ok || sig == "" || digest == t.Contents[d.key] {
 			continue
+		}
+		if err := a.expand(&d, t, &svc, &r.Stack, a.secrets.Get); err != nil {
+			return nil, fmt.Errorf("deliver the new contents of %s: %s: %w", t.Name(), d.subject(), err)
 		}
 		files = append(files, d.file)
 		signals[sig] = true

@@ -68,7 +68,7 @@ func TestCorpus_EveryAcceptedStackHasAPlan(t *testing.T) {
 			}
 			mu.Lock() // the fakes are one agent's
 			defer mu.Unlock()
-			plan, err := b.plan(&api.ApplyRequest{Stack: *r.Stack})
+			plan, err := b.plan(t.Context(), &api.ApplyRequest{Stack: *r.Stack})
 			switch {
 			case err != nil && strings.Contains(err.Error(), "create it, or set create_host_path"):
 				refused = append(refused, c.Name) // what the stack asks for is not here

@@ -67,10 +67,10 @@ func identity(v view, r *store.Revision, service string) spec.Identity {
 		Volumes: map[string]string{}, Networks: map[string]string{},
 	}
 	for _, f := range s.Configs {
-		id.Configs[f.Source] = r.Stack.Configs[f.Source].Digest
+		id.Configs[f.Source] = contentIdentity(&r.Stack, &s, api.KindConfig, f.Source)
 	}
 	for _, f := range s.Secrets {
-		id.Secrets[f.Source] = r.Stack.Secrets[f.Source].Digest
+		id.Secrets[f.Source] = contentIdentity(&r.Stack, &s, api.KindSecret, f.Source)
 	}
 	for _, m := range s.Mounts {
 		if m.Type == spec.MountVolume && m.Source != "" {

@@ -770,6 +770,7 @@ type fakeSecrets struct {
 	mu        sync.Mutex
 	contents  map[string][]byte
 	delivered map[string][]secrets.File
+	answers   map[string]string // of providers
 }
 
 func (f *fakeSecrets) Put(content []byte) (string, error) {
@@ -784,6 +785,30 @@ func (f *fakeSecrets) Put(content []byte) (string, error) {
 }
 
 func (f *fakeSecrets) Rekey() error { return nil }
+
+// Decrypt knows files that begin with what they are encrypted for.
+func (f *fakeSecrets) Decrypt(_ context.Context, format string, content []byte, limit int) ([]byte, error) {
+	plain, ok := strings.CutPrefix(string(content), format+":host:")
+	if plain, _, _ = strings.Cut(plain, "#"); !ok || len(plain) > limit {
+		return nil, &secrets.SourceError{Problem: "its file is not encrypted to this host", Hint: "encrypt it to this host"}
+	}
+	return []byte(plain), nil
+}
+
+// Ask answers with what answer is told, or fails.
+func (f *fakeSecrets) Ask(ctx context.Context, q secrets.Question) ([]byte, error) {
+	if err := f.do(ctx, "ask", q.Command); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if answer, ok := f.answers[q.Command]; ok {
+		return []byte(answer + strings.Join(q.Args, " ")), nil
+	}
+	return nil, &secrets.SourceError{Problem: "there is no provider " + q.Command, Hint: "put it there"}
+}
+
+func (f *fakeSecrets) Recipients() ([]secrets.Recipient, error) { return nil, nil }
 
 func (f *fakeSecrets) Digest(content []byte) string {
 	return fmt.Sprintf("%x", sha256.Sum256(append([]byte("key"), content...)))[:16]

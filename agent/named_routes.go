@@ -62,6 +62,11 @@ func (a *Agent) contentRoutes(h huma.API) {
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/contents/rekey", "Encrypt the store to a new identity"),
 		func(context.Context, *struct{}) (*struct{}, error) { return nil, fail(a.secrets.Rekey()) })
+	huma.Register(h, op(http.MethodPost, "/v1/contents/recipients", "Say what files may be encrypted to"),
+		func(context.Context, *struct{}) (*reply[[]api.ContentRecipient], error) {
+			list, err := a.recipients()
+			return &reply[[]api.ContentRecipient]{list}, fail(err)
+		})
 	huma.Register(h, op(http.MethodPost, "/v1/contents/export", "Export the store, encrypted"),
 		func(_ context.Context, in *struct{ Body api.ContentExport }) (*reply[api.ContentArchive], error) {
 			entries, err := a.exported()

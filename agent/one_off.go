@@ -151,7 +151,7 @@ func (a *Agent) makeOneOff(ctx context.Context, req *api.RunRequest, report func
 	if err := a.pullAll(ctx, &api.ApplyRequest{Pull: req.Pull, Auth: req.Auth}, r, report); err != nil {
 		return nil, err
 	}
-	id, err := a.recordOneOff(req, r)
+	id, err := a.recordOneOff(ctx, req, r)
 	if err != nil {
 		return nil, err
 	}
@@ -238,14 +238,14 @@ func only[V any](m map[string]V, used map[string]bool) map[string]V {
 
 // recordOneOff commits the intent: id, name, addresses, volumes, ports, and the
 // networks that are not there yet.
-func (a *Agent) recordOneOff(req *api.RunRequest, r *store.Revision) (id string, err error) {
+func (a *Agent) recordOneOff(ctx context.Context, req *api.RunRequest, r *store.Revision) (id string, err error) {
 	a.contents.RLock()
 	defer a.contents.RUnlock()
 	st := &r.Stack
-	if st.Configs, err = a.keepContents(st, "config", st.Configs, "", a.secrets.Put); err != nil {
+	if err := a.keepAllContents(ctx, st, "", a.secrets.Put); err != nil {
 		return "", err
 	}
-	if st.Secrets, err = a.keepContents(st, "secret", st.Secrets, "", a.secrets.Put); err != nil {
+	if err := noteUses(st, a.secrets.Get); err != nil {
 		return "", err
 	}
 	if err := a.checkContents(r, a.secrets.Get); err != nil {

@@ -146,6 +146,13 @@ type Secrets interface {
 	Withdraw(taskID string) error
 	// Rekey encrypts everything to a new identity.
 	Rekey() error
+	// Decrypt gives the plain form, at most limit bytes, of a file that is
+	// encrypted in format (spec.File.Encrypted). *secrets.SourceError.
+	Decrypt(ctx context.Context, format string, content []byte, limit int) ([]byte, error)
+	// Ask runs a provider for a content. *secrets.SourceError.
+	Ask(ctx context.Context, q secrets.Question) ([]byte, error)
+	// Recipients are what files may be encrypted to; the first call makes keys.
+	Recipients() ([]secrets.Recipient, error)
 	// Sweep withdraws from tasks not in keep and deletes content not in use.
 	Sweep(keepTasks, usedDigests map[string]bool) error
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +15,7 @@ import (
 )
 
 // plan says what apply would do, and changes nothing: no pull, no record.
-func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
+func (a *Agent) plan(ctx context.Context, req *api.ApplyRequest) (*api.Plan, error) {
 	if err := validName(req.Stack.Name); err != nil {
 		return nil, err
 	}
@@ -22,7 +23,7 @@ func (a *Agent) plan(req *api.ApplyRequest) (*api.Plan, error) {
 	if err := a.expected(req, cur); err != nil {
 		return nil, err
 	}
-	next, missing, read, err := a.preview(req, cur, rev)
+	next, missing, read, err := a.preview(ctx, req, cur, rev)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func changes(r api.PlanResource) bool { return r.Verb != api.PlanUnchanged }
 // preview resolves like apply, but only from what is here; missing are the
 // references that apply would pull. read knows the contents of the request,
 // which are not stored.
-func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revision) (next *store.Revision, missing []string, read reader, err error) {
+func (a *Agent) preview(ctx context.Context, req *api.ApplyRequest, cur *store.Stack, rev *store.Revision) (next *store.Revision, missing []string, read reader, err error) {
 	offline := *req
 	asked := map[string][]byte{}
 	digest := func(content []byte) (string, error) {
@@ -98,10 +99,10 @@ func (a *Agent) preview(req *api.ApplyRequest, cur *store.Stack, rev *store.Revi
 		}
 		return a.secrets.Get(digest)
 	}
-	if offline.Stack.Configs, err = a.keepContents(&req.Stack, api.KindConfig, req.Stack.Configs, req.Roll, digest); err != nil {
+	if err := a.keepAllContents(ctx, &offline.Stack, req.Roll, digest); err != nil {
 		return nil, nil, nil, err
 	}
-	if offline.Stack.Secrets, err = a.keepContents(&req.Stack, api.KindSecret, req.Stack.Secrets, req.Roll, digest); err != nil {
+	if err := noteUses(&offline.Stack, read); err != nil {
 		return nil, nil, nil, err
 	}
 	changing := changer(req, rev)

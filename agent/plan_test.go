@@ -107,7 +107,7 @@ func TestPlan_SaysWhatUpWouldDo_AndUpDoesThat(t *testing.T) {
 					c.ask(req)
 				}
 				b.calls.reset()
-				p, err := b.plan(req)
+				p, err := b.plan(t.Context(), req)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -148,7 +148,7 @@ func sortedStrings(list []string) []string {
 
 func TestPlan_OfANewStack_NamesWhatItPulls_AndChangesNothing(t *testing.T) {
 	simulate(t, func(b *bench) {
-		p, err := b.plan(&api.ApplyRequest{Stack: rich()})
+		p, err := b.plan(t.Context(), &api.ApplyRequest{Stack: rich()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +171,7 @@ func TestPlan_WhatUpWouldRefuse_IsRefused(t *testing.T) {
 			{api.ApplyRequest{Stack: stackOf("Shop!")}, api.CodeInvalid},
 			{api.ApplyRequest{Stack: stackOf("new", service("web", "none:1", func(s *spec.Service) { s.PullPolicy = "never" }))}, api.CodeImageNotFound},
 		} {
-			if _, err := b.plan(&c.req); err == nil || problem(err).Code != c.code {
+			if _, err := b.plan(t.Context(), &c.req); err == nil || problem(err).Code != c.code {
 				t.Errorf("%v: %v, want %s", c.req.Stack.Name, err, c.code)
 			}
 		}
@@ -182,7 +182,7 @@ func TestPlan_ADependentOfTheImagesVolume_StopsFirst(t *testing.T) {
 	simulate(t, func(b *bench) {
 		b.img.image("db:1", "db:1", v1.Config{Cmd: []string{"/db"}, Volumes: map[string]struct{}{"/var/lib/db": {}}})
 		b.up(stackOf("shop", service("db", "db:1")))
-		p, err := b.plan(&api.ApplyRequest{Stack: stackOf("shop", service("db", "db:1", env("A", "1")))})
+		p, err := b.plan(t.Context(), &api.ApplyRequest{Stack: stackOf("shop", service("db", "db:1", env("A", "1")))})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -104,13 +104,13 @@ func (a *Agent) stackRoutes(h huma.API) {
 			return &reply[*api.StackStatus]{st}, fail(err)
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/stacks/{stack}/plan", "Say what apply would do"),
-		func(_ context.Context, in *struct {
+		func(ctx context.Context, in *struct {
 			StackPath
 			Body api.ApplyRequest
 		},
 		) (*reply[*api.Plan], error) {
 			in.Body.Stack.Name = in.Stack
-			p, err := a.plan(&in.Body)
+			p, err := a.plan(ctx, &in.Body)
 			return &reply[*api.Plan]{p}, fail(err)
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/stacks/{stack}/apply", "Make a stack the desired state"),

@@ -20,10 +20,7 @@ const envName = "env"
 // variable gives the value that a content has as a variable: without a newline
 // at its end, which most editors put there.
 func variable(name string, content []byte) ([]byte, error) {
-	value, cut := bytes.CutSuffix(content, []byte("\n"))
-	if cut {
-		value = bytes.TrimSuffix(value, []byte("\r"))
-	}
+	value := withoutNewline(content)
 	if i := bytes.IndexByte(value, 0); i >= 0 {
 		return nil, fmt.Errorf("byte %d is NUL, and no variable can hold one; let the program read the file", i+1)
 	}
@@ -63,4 +60,3 @@ func (a *Agent) variables(c *runtime.Container, s *spec.Service, all []delivery)
 	}
 	return &secrets.File{Content: entries, Name: envName, UID: uid, GID: gid, Mode: 0o400}, nil
 }
-

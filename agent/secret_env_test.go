@@ -60,7 +60,7 @@ func TestVariable_OfWhatNoVariableHolds_IsRefusedWithItsPlace(t *testing.T) {
 			strings.Repeat("x", 131059+1): "it has 131060 bytes",
 		} {
 			st := withVariable(content)
-			if _, err := b.plan(&api.ApplyRequest{Stack: st}); err == nil || !strings.Contains(err.Error(), says) {
+			if _, err := b.plan(t.Context(), &api.ApplyRequest{Stack: st}); err == nil || !strings.Contains(err.Error(), says) {
 				t.Errorf("plan: %v", err)
 			}
 			e := b.mustFail(api.CodeInvalid, st)

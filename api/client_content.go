@@ -49,6 +49,11 @@ func (c *Client) RekeyContents(ctx context.Context) error {
 	return c.send(ctx, request{method: http.MethodPost, path: "/v1/contents/rekey"})
 }
 
+// ContentRecipients are what files may be encrypted to for the agent's host.
+func (c *Client) ContentRecipients(ctx context.Context) ([]ContentRecipient, error) {
+	return call[[]ContentRecipient](ctx, c, request{method: http.MethodPost, path: "/v1/contents/recipients"})
+}
+
 // ExportContents returns the whole store as an age file.
 func (c *Client) ExportContents(ctx context.Context, req ContentExport) ([]byte, error) {
 	archive, err := call[ContentArchive](ctx, c, request{method: http.MethodPost, path: "/v1/contents/export", body: req})

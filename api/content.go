@@ -59,6 +59,15 @@ type ContentExport struct {
 	Passphrase string   `json:"passphrase,omitempty"`
 }
 
+// ContentRecipient is what a file of a config or secret may be encrypted to so
+// that the agent's host can read it.
+type ContentRecipient struct {
+	Recipient string `json:"recipient"`        // age1…
+	Hybrid    bool   `json:"hybrid,omitempty"` // for age 1.3 and later
+	// From is where the operator keeps its identity; "" for the host's own.
+	From string `json:"from,omitempty"`
+}
+
 // ContentArchive is an export: an age file.
 type ContentArchive struct {
 	Data []byte `json:"data"`

@@ -67,6 +67,7 @@
 //	DELETE /v1/contents/{kind}/{name}?stack=
 //	POST   /v1/contents/{kind}/{name}/roll   ContentRoll -> stream of Progress
 //	POST   /v1/contents/rekey
+//	POST   /v1/contents/recipients           []ContentRecipient
 //	POST   /v1/contents/export               ContentExport -> ContentArchive
 //	POST   /v1/contents/import               ContentImport -> []Content
 //	GET    /openapi.json, /openapi.yaml      this, machine-readable

@@ -53,6 +53,10 @@ func (b *Build) pack(ctx context.Context, client *api.Client, o BuildOptions) (p
 		return nil, release, err
 	}
 	for _, s := range b.Spec.Secrets {
+		if f := b.stack.Secrets[s.Source]; f.External || f.Encrypted != "" || f.Provider != nil {
+			return nil, release, b.wrong("secrets", "secret "+s.Source+" is known to the agent only, and a build gets its secrets from here",
+				"give the build one with a plain file or environment")
+		}
 		p.Request.Secrets = append(p.Request.Secrets, build.Part{ID: s.ID, File: p.AddPart(b.stack.Secrets[s.Source].Content)})
 	}
 	for _, s := range b.Spec.SSH {

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"berth/spec"
@@ -32,6 +34,7 @@ const conformance = "../testdata/conformance"
 //	berth ARGS…               the command line; its output is what stdout and stderr look at
 //	datagrams SOCKET FILE     what comes in at a socket, into a file
 //	eventually REGEXP ARGS…   berth ARGS…, again until it prints what matches
+//	seal FILE SEALED          age's encryption, to the recipient that stdout has
 //
 // A script that this machine can't play says `[!thing] skip 'what is missing'`.
 func TestConformance(t *testing.T) {
@@ -47,6 +50,14 @@ func TestConformance_BuildKit(t *testing.T) {
 	playConformance(t, "build-*", "buildkit")
 }
 
+// TestConformance_SOPS plays the scripts about files of SOPS, for which it is
+// built.
+func TestConformance_SOPS(t *testing.T) {
+	testbed.NeedKernel(t)
+	t.Setenv("PATH", testbed.SOPS(t)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	playConformance(t, "secret-sops*", "")
+}
+
 // playConformance plays the scripts whose names match, on an agent that builds
 // with builder.
 func playConformance(t *testing.T, which, builder string) {
@@ -54,8 +65,8 @@ func playConformance(t *testing.T, which, builder string) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts %s: %v", which, err)
 	}
-	journal, devices := filepath.Join(t.TempDir(), "journal"), t.TempDir()
-	m := newMachine(t, "labels: {disk: ssd}", "journal: "+journal, "cdi: ["+devices+"]", "generic_resources: {SSD: 2}")
+	journal, devices, providers := filepath.Join(t.TempDir(), "journal"), t.TempDir(), t.TempDir()
+	m := newMachine(t, "labels: {disk: ssd}", "journal: "+journal, "cdi: ["+devices+"]", "generic_resources: {SSD: 2}", "providers: "+providers)
 	m.must(t, "ls") // starts the agent
 	c := &tally{T: t}
 	t.Cleanup(func() {
@@ -67,7 +78,7 @@ func playConformance(t *testing.T, which, builder string) {
 	testscript.RunT(c, testscript.Params{
 		Files: scripts,
 		Setup: func(env *testscript.Env) error {
-			env.Vars = append(env.Vars, "JOURNAL="+journal, "CDI_DIR="+devices)
+			env.Vars = append(env.Vars, "JOURNAL="+journal, "CDI_DIR="+devices, "PROVIDERS="+providers)
 			return m.script(t, env)
 		},
 		Condition: func(name string) (bool, error) {
@@ -86,6 +97,7 @@ func playConformance(t *testing.T, which, builder string) {
 				}
 			},
 			"datagrams": datagrams,
+			"seal":      seal,
 			"eventually": func(ts *testscript.TestScript, _ bool, args []string) {
 				want := regexp.MustCompile("(?m)" + args[0])
 				for begin := time.Now(); ; <-time.After(50 * time.Millisecond) {
@@ -148,6 +160,19 @@ func datagrams(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
+// seal encrypts a file as `age -r` does.
+func seal(ts *testscript.TestScript, _ bool, args []string) {
+	to, err := age.ParseX25519Recipient(strings.TrimSpace(ts.ReadFile("stdout")))
+	ts.Check(err)
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, to)
+	ts.Check(err)
+	_, err = w.Write([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	ts.Check(w.Close())
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), out.Bytes(), 0o600))
+}
+
 // capability says what this machine has, for conditions in scripts.
 func capability(name string) (bool, error) {
 	there := func(path string) bool {
@@ -166,8 +191,8 @@ func capability(name string) (bool, error) {
 		return there("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"), nil
 	case "blockdevice":
 		return blockDevice() != "", nil
-	case "runc":
-		_, err := exec.LookPath("runc")
+	case "runc", "sops":
+		_, err := exec.LookPath(name)
 		return err == nil, nil
 	case "loop":
 		return there("/dev/loop-control"), nil

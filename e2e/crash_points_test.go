@@ -242,6 +242,7 @@ func TestCrash_AtEveryPoint_TheNextAgentEndsIt(t *testing.T) {
 	v.start(t, "")
 	v.answers(t)
 	v.must(t, "secret", "set", "word", "--file", v.path(wordFile))
+	recipients := v.must(t, "secret", "recipient") // of files, which a re-key keeps
 	v.other = m.stack(t, "bystander", bystander)
 	v.other.up(t)
 	pids := v.other.pids(t)
@@ -269,6 +270,9 @@ func TestCrash_AtEveryPoint_TheNextAgentEndsIt(t *testing.T) {
 	}
 	v.start(t, lastStack)
 	v.answers(t)
+	if now := v.must(t, "secret", "recipient"); now != recipients {
+		t.Errorf("the recipients of encrypted files were\n%s\nand are\n%s", recipients, now)
+	}
 	down := v.other.begin(t, "down")
 	v.dies(t, "the last removal", lastStack)
 	down.wait(t, 10*time.Second)

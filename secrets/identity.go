@@ -197,6 +197,9 @@ func (s *Store) Rekey() error {
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if err := s.repositoryKeys(); err != nil {
+		return fmt.Errorf("re-key: %w", err) // they would be lost for good
+	}
 	id, err := newKey()
 	if err != nil {
 		return err
@@ -236,6 +239,9 @@ func (s *Store) finishRekey() error {
 		crash.At("rekey.content")
 	}
 	if err := s.writeDigestKey(); err != nil {
+		return fmt.Errorf("re-key: %w", err)
+	}
+	if err := s.writeRepositoryKeys(); err != nil {
 		return fmt.Errorf("re-key: %w", err)
 	}
 	crash.At("rekey.written")

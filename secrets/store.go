@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 
 	"filippo.io/age"
 	"github.com/google/renameio/v2"
@@ -40,6 +41,11 @@ type Config struct {
 	// Identity says where the operator keeps the identity: a path, "fd:NUMBER"
 	// or "credential:NAME". Default: a file in Root, made at first use.
 	Identity string
+	// Decrypt says in the same way where further identities are that files in
+	// repositories may be encrypted to. Default: none but the host's own.
+	Decrypt string
+	// Providers is the folder of programs that Ask runs.
+	Providers string
 }
 
 // Store keeps contents below Root and delivers them below Run. It is safe for
@@ -49,7 +55,13 @@ type Store struct {
 	keys keys
 	key  []byte // of the digests
 
-	// writing serialises what replaces ciphertext: Put and Rekey.
+	// repository and given are the keys of encrypted files: the host's own, if
+	// they are made yet and could be read, and Config.Decrypt's.
+	repository, given keys
+	repositoryErr     error
+	sopsTimeout       time.Duration
+
+	// writing serialises what replaces ciphertext, and guards the keys.
 	writing sync.RWMutex
 	mu      sync.Mutex
 	// good has the digests whose file was read or written whole by this process.
@@ -68,7 +80,7 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open secrets: %w", err)
 		}
 	}
-	s := &Store{cfg: cfg, good: map[string]bool{}}
+	s := &Store{cfg: cfg, good: map[string]bool{}, sopsTimeout: sopsTimeout}
 	if err := os.MkdirAll(s.contentDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open secrets: %w", err)
 	}
@@ -79,6 +91,9 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	if err := s.loadDigestKey(); err != nil {
+		return nil, err
+	}
+	if err := s.loadRepositoryKeys(); err != nil {
 		return nil, err
 	}
 	if len(s.keys) > 1 {

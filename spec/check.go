@@ -26,14 +26,18 @@ func (l *loading) check() {
 	l.checkJobs()
 	l.entries()
 	for _, key := range sortedKeys(p.Configs) {
-		l.checkOnChange("configs."+key, p.Configs[key].Extensions)
+		l.checkFile("configs."+key, types.FileObjectConfig(p.Configs[key]))
+		l.checkSource("configs."+key, types.FileObjectConfig(p.Configs[key]))
 	}
 	for _, key := range sortedKeys(p.Secrets) {
-		l.checkOnChange("secrets."+key, p.Secrets[key].Extensions)
-		if s := p.Secrets[key]; !bool(s.External) && s.File == "" && s.Environment == "" {
+		l.checkFile("secrets."+key, types.FileObjectConfig(p.Secrets[key]))
+		l.checkSource("secrets."+key, types.FileObjectConfig(p.Secrets[key]))
+		s := p.Secrets[key]
+		if _, asked := s.Extensions[keyProvider]; !asked && !bool(s.External) && s.File == "" && s.Environment == "" {
 			l.add(l.placed(Error, "secrets."+key, "secret "+key+" has no content", "give it with file or environment"))
 		}
 	}
+	l.checkModels()
 	l.checkCycles()
 	if l.diags.Errors() {
 		return
@@ -273,6 +277,10 @@ func (l *loading) checkSharing() {
 			}
 		}
 		if s.NetworkMode == "host" {
+			if at := "services." + name + ".ports"; len(s.Ports) > 0 && l.wrote(at) {
+				l.add(l.placed(Warning, at, "ports have no effect in the host's network: the service listens there itself",
+					"remove them"))
+			}
 			continue
 		}
 		for i, p := range s.Ports {

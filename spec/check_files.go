@@ -182,3 +182,41 @@ func (l *loading) twiceFile(u *unit, attr, at string, item *yaml.Node, targets m
 		l.mountedTwice(u, at, item, fileDir(attr)+source, targets)
 	}
 }
+
+// templateDriver is Docker Swarm's word for templates.
+const templateDriver = "golang"
+
+// checkFile checks what a config or a secret of the top level says of itself.
+func (l *loading) checkFile(at string, c types.FileObjectConfig) {
+	l.checkOnChange(at, c.Extensions, keyBerth)
+	v, ok := c.Extensions[keyBerth]
+	if !ok {
+		return
+	}
+	at += "." + keyBerth
+	m, ok := v.(map[string]any)
+	if !ok {
+		l.add(l.placedValue(Error, at, keyBerth+" is no mapping", "write x-berth: {template: true}"))
+		return
+	}
+	for _, key := range sortedKeys(m) {
+		switch {
+		case key != "template":
+			hint := "there is: template"
+			if editDistance(strings.ToLower(key), "template") <= 2 {
+				hint = `did you mean "template"?`
+			}
+			l.add(l.placed(Error, at+"."+key, fmt.Sprintf("unknown attribute %q in %s", key, keyBerth), hint))
+		case fmt.Sprint(m[key]) != "true" && fmt.Sprint(m[key]) != "false":
+			l.add(l.placedValue(Error, at+"."+key, fmt.Sprintf("template is %v", m[key]), "write true or false"))
+		case fmt.Sprint(m[key]) == "false" && c.TemplateDriver == templateDriver:
+			l.add(l.placedValue(Error, at+"."+key, "template is false, and template_driver is "+templateDriver, "keep one of them"))
+		}
+	}
+}
+
+// isTemplate says that the content is to be filled in for each task.
+func isTemplate(c types.FileObjectConfig) bool {
+	m, _ := c.Extensions[keyBerth].(map[string]any)
+	return c.TemplateDriver == templateDriver || fmt.Sprint(m["template"]) == "true"
+}

@@ -45,7 +45,12 @@ func (c serviceCheck) all() {
 
 func (c serviceCheck) image() {
 	s := c.s
-	if s.Build == nil && s.Image == "" && s.Provider == nil {
+	if s.Provider != nil {
+		c.fail(c.at+".provider", "Berth starts no providers: service "+c.name+" can't run",
+			"start what it gives yourself, and pass its address in environment")
+		return
+	}
+	if s.Build == nil && s.Image == "" {
 		c.fail(c.at, "service "+c.name+" has no image", "add image: NAME")
 	}
 	if s.Build == nil {
@@ -176,6 +181,10 @@ func (c serviceCheck) references() {
 		for i, ref := range c.s.Build.Secrets {
 			if _, ok := p.Secrets[ref.Source]; !ok {
 				c.undefined(c.item("build.secrets", i, ref.Source), "secret", ref.Source, sortedKeys(p.Secrets))
+			}
+			if isTemplate(types.FileObjectConfig(p.Secrets[ref.Source])) {
+				c.failValue(c.item("build.secrets", i, ref.Source), "secret "+ref.Source+" is a template, and a build has no task to fill it in for",
+					"give the build a secret of its own")
 			}
 		}
 	}

@@ -44,6 +44,7 @@ func (c serviceCheck) values() {
 			c.failValue(c.at+".pull_policy", fmt.Sprintf("pull_policy %q is unknown", policy), "write always, missing or never")
 		}
 	}
+	c.refresh()
 	if n := c.s.GetScale(); n > maxReplicas {
 		c.fail(c.at+".deploy.replicas", fmt.Sprintf("%d replicas are more than %d", n, maxReplicas), "write a smaller number")
 	}
@@ -61,6 +62,23 @@ func (c serviceCheck) values() {
 		if n, err := strconv.Atoi(sig); err != nil || n < 1 || n > 64 {
 			c.failValue(c.at+".stop_signal", "there is no signal "+sig, "write SIGTERM, SIGQUIT or a number")
 		}
+	}
+}
+
+// refresh checks pull_refresh_after, the age of pull_policy: refresh.
+func (c serviceCheck) refresh() {
+	after, at := c.s.PullRefreshAfter, c.at+".pull_refresh_after"
+	if after == "" {
+		return
+	}
+	if c.s.PullPolicy != types.PullPolicyRefresh {
+		c.l.add(c.l.placed(Warning, at, "pull_refresh_after has no effect", "write pull_policy: refresh with it"))
+		return
+	}
+	timed := c.s
+	timed.PullPolicy = pullPolicy(c.s)
+	if _, _, err := timed.GetPullPolicy(); err != nil {
+		c.failValue(at, fmt.Sprintf("pull_refresh_after %q is no duration", after), "write one such as 12h or 7d")
 	}
 }
 

@@ -89,6 +89,7 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 	if f.OnChange, _ = onChange(c.Extensions); f.OnChange == OnChangeReplace {
 		f.OnChange = ""
 	}
+	f.Template = isTemplate(c)
 	problem := func(attr, message, hint string) {
 		l.add(l.placed(l.atUp(), path+attr, message, hint))
 	}
@@ -100,8 +101,10 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 	}
 	switch {
 	case f.External:
+	case c.Extensions[keyProvider] != nil:
+		f.Provider = l.provider(path, c)
 	case c.File != "":
-		content, err := readRegular(c.File, limit)
+		content, encrypted, err := readContent(c, limit)
 		if err != nil {
 			hint := "make the file, or correct the path"
 			if info, statErr := os.Stat(c.File); statErr == nil {
@@ -112,7 +115,7 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 			}
 			problem(".file", kind+" "+key+": "+l.relative(err), hint)
 		}
-		f.Content = content
+		f.Content, f.Encrypted = content, encrypted
 	case c.Environment != "":
 		value, ok := l.in.environ[c.Environment]
 		if !ok {
@@ -123,7 +126,7 @@ func (l *loading) file(path, key string, c types.FileObjectConfig) File {
 		f.Content = []byte(c.Content)
 	}
 	if l.o.Inspect {
-		f.Content = nil
+		f.Content, f.Encrypted = nil, ""
 	}
 	return f
 }

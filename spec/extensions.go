@@ -22,6 +22,8 @@ const (
 	keyOnChange     = "x-on-change"
 	keyEnv          = "x-env"
 	keyBerth        = "x-berth"
+	keyProvider     = "x-provider"
+	keyDecrypt      = "x-decrypt"
 )
 
 var serviceExtensions = []string{keyReadiness, keyLiveness, keyMinReady, keyDrain, keyDeadline, keyWatchContent}

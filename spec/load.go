@@ -258,6 +258,7 @@ func (l *loading) compose(ctx context.Context) (err error) {
 	}()
 	if l.o.NoInterpolate {
 		l.model, err = loader.LoadModelWithContext(ctx, l.details(), l.options)
+		withoutStandIns(l.model)
 		return err //nolint:wrapcheck // explain takes the text apart
 	}
 	project, err := l.staged(ctx)

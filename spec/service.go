@@ -14,10 +14,10 @@ import (
 func (l *loading) service(name string, s types.ServiceConfig) Service {
 	at := "services." + name
 	out := Service{
-		Name: name, Image: s.Image, Platform: s.Platform, PullPolicy: s.PullPolicy,
+		Name: name, Image: s.Image, Platform: s.Platform, PullPolicy: pullPolicy(s),
 		ContainerName: s.ContainerName, Hostname: s.Hostname, Domainname: s.DomainName,
 		Entrypoint: command(s.Entrypoint), Command: command(s.Command),
-		Environment: environment(s.Environment), User: s.User, GroupAdd: list(s.GroupAdd),
+		Environment: l.modelVariables(environment(s.Environment), s.Models), User: s.User, GroupAdd: list(s.GroupAdd),
 		WorkingDir: s.WorkingDir, TTY: s.Tty, StdinOpen: s.StdinOpen, Init: s.Init != nil && *s.Init,
 		Labels: filled(s.Labels), Annotations: filled(s.Annotations),
 		Mounts: l.mounts(s), VolumesFrom: list(s.VolumesFrom),
@@ -60,6 +60,17 @@ func (l *loading) service(name string, s types.ServiceConfig) Service {
 		l.deploy(&out, d)
 	}
 	return out
+}
+
+// pullPolicy writes the policy refresh with its age as every_AGE.
+func pullPolicy(s types.ServiceConfig) string {
+	switch {
+	case s.PullPolicy != types.PullPolicyRefresh:
+		return s.PullPolicy
+	case s.PullRefreshAfter == "":
+		return types.PullPolicyAlways
+	}
+	return "every_" + s.PullRefreshAfter
 }
 
 // command keeps the difference between silent (nil) and empty.

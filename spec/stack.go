@@ -452,15 +452,26 @@ type Volume struct {
 }
 
 // File is a top-level config or secret. Load fills Content; the agent moves
-// it into its secrets store and keeps Digest instead.
+// it into its secrets store and keeps Digest instead, and nothing of where it
+// came from.
 type File struct {
 	Key      string `json:"key"`
 	Name     string `json:"name"`
 	External bool   `json:"external,omitempty"`
 	Content  []byte `json:"content,omitempty"`
+	// Encrypted says how Content is encrypted (EncryptedAge …), "" that it is
+	// not. The agent decrypts it.
+	Encrypted string `json:"encrypted,omitempty"`
+	// Provider (x-provider) is whom the agent asks for the content.
+	Provider *Provider `json:"provider,omitempty"`
 	// Digest is the agent's keyed digest of Content.
 	Digest string            `json:"digest,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
 	// OnChange (x-on-change) is what FileMounts without their own have.
 	OnChange string `json:"on_change,omitempty"`
+	// Template says that the content is a Template (x-berth, template_driver).
+	// Uses are what it names, "secret NAME", "config NAME" or "labels": the agent
+	// fills them in.
+	Template bool     `json:"template,omitempty"`
+	Uses     []string `json:"uses,omitempty"`
 }

@@ -38,9 +38,10 @@ var table = []group{
 	{under: "", names: "name version include services networks volumes configs secrets"},
 	{under: "include.[]", names: "env_file path project_directory"},
 	{
-		under: "models", names: ". * *.context_size *.model *.name *.runtime_flags", ignored: true,
-		hint: "run the model in a service of its own",
+		under: "models", names: "*.context_size *.runtime_flags", ignored: true,
+		hint: "say it to the service that runs the model",
 	},
+	{under: "models", names: ". * *.model *.name"},
 	{
 		under: "jobs", names: `. * *.triggers *.triggers.manual *.triggers.schedule *.triggers.schedule.[].concurrency
 			*.triggers.schedule.[].cron *.triggers.schedule.[].missed_fires *.triggers.schedule.[].timezone`,
@@ -50,7 +51,7 @@ var table = []group{
 		container_name cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset device_cgroup_rules dns dns_opt dns_search domainname
 		entrypoint environment environment.* expose extra_hosts extra_hosts.* group_add hostname image init ipc
 		labels labels.* label_file links mem_limit mem_reservation mem_swappiness memswap_limit network_mode
-		oom_kill_disable oom_score_adj pid pids_limit platform privileged profiles pull_policy read_only restart runtime scale security_opt
+		oom_kill_disable oom_score_adj pid pids_limit platform privileged profiles pull_policy pull_refresh_after read_only restart runtime scale security_opt
 		shm_size stdin_open stop_grace_period stop_signal storage_opt sysctls sysctls.* tmpfs tty umask
 		user userns_mode uts working_dir`},
 	{under: "services.*.env_file", names: ". [].format [].path [].required"},
@@ -135,12 +136,9 @@ var table = []group{
 	{under: "services.*.pre_start", names: "."},
 	{
 		under: "services.*.provider", names: ". options options.* type", ignored: true,
-		hint: "start what the provider gives yourself",
+		hint: "an error: start what it gives yourself, and pass its address in environment",
 	},
-	{
-		under: "services.*.models", names: ". * *.endpoint_var *.model_var", ignored: true,
-		hint: "pass the model's address in environment",
-	},
+	{under: "services.*.models", names: ". * *.endpoint_var *.model_var"},
 	{under: "services.*.gpus", names: ". [].capabilities [].count [].device_ids [].driver"},
 	{under: "services.*.blkio_config", names: `. device_read_bps device_read_bps.[].path device_read_bps.[].rate
 		device_read_iops device_read_iops.[].path device_read_iops.[].rate device_write_bps device_write_bps.[].path
@@ -159,7 +157,6 @@ var table = []group{
 		hint: "remove it: hyperv and process are for Windows",
 	},
 	{under: "services.*", names: "use_api_socket", ignored: true, hint: "there is no Docker socket to pass"},
-	{under: "services.*", names: "pull_refresh_after", ignored: true, hint: "use pull_policy"},
 	{under: "services.*", names: "external_links mac_address"},
 
 	{under: "networks", names: `* *.attachable *.driver_opts *.enable_ipv6 *.external *.external.name
@@ -195,9 +192,10 @@ var table = []group{
 
 	{under: "configs", names: "* *.content *.environment *.external *.external.name *.file *.labels *.labels.* *.name"},
 	{under: "secrets", names: "* *.environment *.external *.external.name *.file *.labels *.labels.* *.name"},
-	{under: "configs.*", names: "template_driver", ignored: true, hint: "write the variables as ${NAME} in content"},
+	{under: "configs.*.template_driver", names: ".", values: []string{templateDriver, ""}, hint: "write golang: there is no other"},
+	{under: "secrets.*.template_driver", names: ".", values: []string{templateDriver, ""}, hint: "write golang: there is no other"},
 	{
-		under: "secrets.*", names: "driver driver_opts driver_opts.* template_driver", ignored: true,
+		under: "secrets.*", names: "driver driver_opts driver_opts.*", ignored: true,
 		hint: "give it with file or environment",
 	},
 }

@@ -42,13 +42,15 @@ configs:
 	if n := r.Stack.Networks["edge"]; !n.External || n.Name != "proxy" {
 		t.Errorf("%+v", n)
 	}
+	if !r.Stack.Configs["site"].Template {
+		t.Error("template_driver: golang makes no template")
+	}
 	said := map[string]string{}
 	for _, d := range r.Diagnostics {
 		said[d.Path] = d.Error() + "; " + d.Hint
 	}
 	for path, want := range map[string]string{
-		"version":                      "compose.yaml:1:1: version is obsolete and has no effect",
-		"configs.site.template_driver": "compose.yaml:22:46: configs.template_driver is not honoured; write the variables as ${NAME} in content",
+		"version": "compose.yaml:1:1: version is obsolete and has no effect",
 	} {
 		if !strings.HasPrefix(said[path], want) {
 			t.Errorf("%s: %q, want %q", path, said[path], want)

@@ -32,7 +32,7 @@ tmpfs of their own. What a secret contains is never shown again.
 
 A secret belongs to the stack of the Compose file here, or of -p; with
 --global to all stacks, where the stack's own comes first.`)
-	cmd.AddCommand(newSecretRekey(a), newSecretExport(a), newSecretImport(a))
+	cmd.AddCommand(newSecretRecipient(a), newSecretRekey(a), newSecretExport(a), newSecretImport(a))
 	return cmd
 }
 
@@ -327,7 +327,8 @@ func newSecretRekey(a *app) *cobra.Command {
 		Use:   "rekey",
 		Short: "Encrypt the store to a new identity",
 		Long: `Make a new identity, encrypt all secrets and configs to it, and forget the
-old one. What is cut off is finished when the agent starts. An identity that
+old one. What is cut off is finished when the agent starts. Files in
+repositories stay readable: what recipient shows is kept. An identity that
 the agent's configuration names is not Berth's to replace: the error says
 what to do then.` + exitStatus(),
 		Args: cobra.NoArgs,
