@@ -27,8 +27,12 @@ deps: ## Install what Berth and its tests need of Debian (crun, conmon, nft …)
 fixtures: deps ## Make the images that tests, demo and bench use (cached)
 	@go run ./testbed/cmd/mkimage
 
+.PHONY: tools
+tools: ## Build the programs that tests run and Debian lacks (cached, 5 min at first)
+	@go run ./testbed/cmd/tools
+
 .PHONY: test
-test: fixtures ## Run all tests; as root also those that start containers
+test: fixtures tools ## Run all tests; as root also those that start containers
 	go test -timeout 12m ./...
 
 .PHONY: sim
