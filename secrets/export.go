@@ -28,10 +28,13 @@ type exportFile struct {
 
 const (
 	exportFormat = "berth contents v1"
-	// maxExport bounds what an import reads.
-	maxExport = 256 << 20
-	// maxWork is the highest scrypt cost (2^n) of an import: a second here.
-	maxWork = 20
+	// maxExport bounds the plain form, and maxEntries what an import stores: each
+	// entry costs the disk some syncs.
+	maxExport  = 256 << 20
+	maxEntries = 10_000
+	// maxWork is the highest scrypt cost (2^n) of an import: that of Export, a
+	// second and 256 MiB. A hostile one may ask for any.
+	maxWork = 18
 )
 
 // Export writes entries as an age file that the identities of recipients
@@ -41,12 +44,20 @@ func Export(entries []Entry, recipients []string, passphrase string) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	text, err := json.Marshal(exportFile{exportFormat, entries})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("write the entries: %w", err)
+	case len(entries) > maxEntries || len(text) > maxExport: // else it could not be brought back
+		return nil, fmt.Errorf("%d entries of %d MiB; an import takes at most %d of %d MiB",
+			len(entries), len(text)>>20, maxEntries, maxExport>>20)
+	}
 	var out bytes.Buffer
 	w, err := age.Encrypt(&out, to...)
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
-	if err := json.NewEncoder(w).Encode(exportFile{exportFormat, entries}); err != nil {
+	if _, err := w.Write(text); err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
 	if err := w.Close(); err != nil {
@@ -88,14 +99,22 @@ func Import(data []byte, identity, passphrase string) ([]Entry, error) {
 	case err != nil:
 		return nil, errors.New("it is no export, or damaged")
 	}
-	text, err := io.ReadAll(io.LimitReader(plain, maxExport+1))
+	text, err := readExport(plain, maxExport)
+	if err != nil {
+		return nil, err
+	}
+	return parseExport(text)
+}
+
+func readExport(r io.Reader, limit int) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
 	switch {
 	case err != nil:
 		return nil, errors.New("it is damaged, or not whole")
-	case len(text) > maxExport:
-		return nil, fmt.Errorf("it is larger than %d MiB", maxExport>>20)
+	case len(text) > limit:
+		return nil, fmt.Errorf("it is larger than %d MiB", limit>>20)
 	}
-	return parseExport(text)
+	return text, nil
 }
 
 func importWith(identity, passphrase string) ([]age.Identity, error) {
@@ -119,11 +138,27 @@ func importWith(identity, passphrase string) ([]age.Identity, error) {
 
 // parseExport reads the plain form. Its errors tell nothing of what is in it.
 func parseExport(text []byte) ([]Entry, error) {
+	errFormat := errors.New("it is no export of Berth's contents")
 	var f exportFile
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&f); err != nil || f.Format != exportFormat {
-		return nil, errors.New("it is no export of Berth's contents")
+		return nil, errFormat
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errFormat
+	}
+	if len(f.Entries) > maxEntries {
+		return nil, fmt.Errorf("it has %d entries; at most %d", len(f.Entries), maxEntries)
+	}
+	type name struct{ kind, stack, name string }
+	seen := map[name]bool{}
+	for _, e := range f.Entries {
+		n := name{e.Kind, e.Stack, e.Name}
+		if seen[n] {
+			return nil, fmt.Errorf("it has %.20q %.40q twice", e.Kind, e.Name)
+		}
+		seen[n] = true
 	}
 	return f.Entries, nil
 }

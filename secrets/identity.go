@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"filippo.io/age"
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"berth/crash"
@@ -26,6 +26,8 @@ var (
 	ErrWrongIdentity = errors.New("the store was written with another identity")
 	// ErrForeignIdentity is for one that the operator keeps: Rekey can't write it.
 	ErrForeignIdentity = errors.New("the identity is not kept by Berth")
+
+	errNoIdentity = fmt.Errorf("it is empty, no age identity, or %w", ErrDamaged)
 )
 
 // keys are age identities, the newest first: it encrypts, all decrypt. There
@@ -55,7 +57,7 @@ func (k keys) text() string {
 func parseKeys(text []byte) (keys, error) {
 	ids, err := age.ParseIdentities(bytes.NewReader(text))
 	if err != nil {
-		return nil, ErrDamaged // a parser may quote what it read
+		return nil, errNoIdentity // a parser may quote what it read
 	}
 	if _, err := keys(ids).recipient(); err != nil {
 		return nil, err
@@ -113,6 +115,9 @@ func readKeys(r io.Reader, name string) ([]byte, error) {
 // readIdentityFile refuses a file that others could read or that is none.
 func readIdentityFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("identity %s is a symbolic link; it must be the file itself", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the identity of secrets: %w", err)
 	}
@@ -121,9 +126,12 @@ func readIdentityFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the identity of secrets: %w", err)
 	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("identity %s is no file", path)
+	case ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid():
+		return nil, fmt.Errorf("identity %s belongs to user %d: %w; run: chown 0:0 %s", path, owner.Uid, ErrExposed, path)
 	case info.Mode().Perm()&0o077 != 0:
 		return nil, fmt.Errorf("identity %s has mode %#o, %w; run: chmod 0400 %s", path, info.Mode().Perm(), ErrExposed, path)
 	}
@@ -151,14 +159,19 @@ func (s *Store) loadKeys() error {
 	if err != nil {
 		return err
 	}
-	if s.keys, err = parseKeys(text); err != nil {
-		return fmt.Errorf("identity %s: %w", s.identityFile(), err)
+	s.keys, err = parseKeys(text)
+	if err == nil && s.keys.text() != string(text) {
+		// A line that was lost, or became a comment, is no error for age.
+		err = ErrDamaged
+	}
+	if err != nil {
+		return fmt.Errorf("identity %s: %w; put it back from a backup", s.identityFile(), err)
 	}
 	return nil
 }
 
 func (s *Store) makeIdentity() error {
-	held, err := filepath.Glob(filepath.Join(s.contentDir(), "*.age"))
+	held, err := s.holds()
 	if err != nil {
 		return fmt.Errorf("open secrets: %w", err)
 	}
@@ -166,7 +179,7 @@ func (s *Store) makeIdentity() error {
 		held = append(held, s.digestKeyFile())
 	}
 	if len(held) > 0 {
-		return fmt.Errorf("%s is missing, and only it can read what is in %s; put it back, or remove the folder: %w",
+		return fmt.Errorf("%s is missing, and only it can read what is in %s: put it back, or remove the folder (the store is %w)",
 			s.identityFile(), s.cfg.Root, ErrDamaged)
 	}
 	id, err := newKey()
@@ -178,7 +191,7 @@ func (s *Store) makeIdentity() error {
 }
 
 func (s *Store) writeIdentity() error {
-	if err := renameio.WriteFile(s.identityFile(), []byte(s.keys.text()), 0o400); err != nil {
+	if err := replaceFile(s.identityFile(), []byte(s.keys.text()), 0o400); err != nil {
 		return fmt.Errorf("write the identity of secrets: %w", err)
 	}
 	return nil
@@ -200,32 +213,31 @@ func (s *Store) Rekey() error {
 	if err := s.repositoryKeys(); err != nil {
 		return fmt.Errorf("re-key: %w", err) // they would be lost for good
 	}
-	id, err := newKey()
-	if err != nil {
-		return err
+	if len(s.keys) == 1 { // else one was begun and could not be ended
+		id, err := newKey()
+		if err != nil {
+			return err
+		}
+		old := s.keys
+		s.keys = append(keys{id}, old...)
+		if err := s.writeIdentity(); err != nil {
+			s.keys = old
+			return err
+		}
+		crash.At("rekey.begun")
 	}
-	old := s.keys
-	s.keys = append(keys{id}, old...)
-	if err := s.writeIdentity(); err != nil {
-		s.keys = old
-		return err
-	}
-	crash.At("rekey.begun")
-	return s.finishRekey()
+	s.unfinished = s.finishRekey()
+	return s.unfinished
 }
 
 // finishRekey encrypts what older identities wrote to the newest one, then
 // drops them. The caller holds writing, or is Open.
 func (s *Store) finishRekey() error {
-	entries, err := os.ReadDir(s.contentDir())
+	held, err := s.holds()
 	if err != nil {
 		return fmt.Errorf("re-key: %w", err)
 	}
-	for _, e := range entries {
-		digest, ok := strings.CutSuffix(e.Name(), ".age")
-		if !ok || !digestForm.MatchString(digest) {
-			continue // left by a Put that was cut off
-		}
+	for _, digest := range held {
 		content, err := s.get(digest)
 		if errors.Is(err, ErrNotFound) {
 			continue // swept meanwhile
@@ -248,6 +260,11 @@ func (s *Store) finishRekey() error {
 	if s.cfg.Identity != "" {
 		return nil // it is for the operator to drop the older ones
 	}
+	all := s.keys
 	s.keys = s.keys[:1]
-	return s.writeIdentity()
+	if err := s.writeIdentity(); err != nil {
+		s.keys = all
+		return fmt.Errorf("re-key: %w", err)
+	}
+	return nil
 }

@@ -10,6 +10,8 @@ import (
 
 	"filippo.io/age"
 	"golang.org/x/sys/unix"
+
+	"berth/testbed"
 )
 
 func TestOpen_IdentityOthersCanRead_IsRefused(t *testing.T) {
@@ -39,23 +41,9 @@ func TestOpen_IdentityOfAnotherStore_IsRefused(t *testing.T) {
 	}
 }
 
-func TestOpen_DigestKeyGoneOrDamaged_SaysSo(t *testing.T) {
+func TestOpen_DigestKeyGone_SaysSo(t *testing.T) {
 	s := newStore(t)
 	put(t, s, "x")
-	whole, err := os.ReadFile(s.digestKeyFile())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range whole {
-		bad := append([]byte{}, whole...)
-		bad[i] ^= 1
-		if err := os.WriteFile(s.digestKeyFile(), bad, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Open(s.cfg); err == nil {
-			t.Fatalf("byte %d: it opens", i)
-		}
-	}
 	os.Remove(s.digestKeyFile())
 	if _, err := Open(s.cfg); !errors.Is(err, ErrDamaged) {
 		t.Errorf("missing: %v", err)
@@ -179,4 +167,126 @@ func TestOpen_FinishesARekey(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestOpen_IdentityOfAnotherKind_IsRefused(t *testing.T) {
+	for _, test := range []struct {
+		name, want string
+		make       func(path string) error
+	}{
+		{"symbolic link", "is a symbolic link", func(path string) error {
+			if err := os.Rename(path, path+".real"); err != nil {
+				return err
+			}
+			return os.Symlink(path+".real", path)
+		}},
+		{"folder", "is no file", func(path string) error {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			return os.Mkdir(path, 0o700)
+		}},
+		{"pipe", "is no file", func(path string) error {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			return unix.Mkfifo(path, 0o400)
+		}},
+		{"empty", "put it back", func(path string) error { return os.Truncate(path, 0) }},
+		{"of another user", "belongs to user 1234: others can read it; run: chown 0:0 ", func(path string) error { return os.Chown(path, 1234, 0) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			testbed.NeedKernel(t) // root, for its owner
+			s := newStore(t)
+			d := put(t, s, "x")
+			if err := test.make(s.identityFile()); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Open(s.cfg)
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), s.identityFile()) {
+				t.Errorf("error %v", err)
+			}
+			if got, err := s.Get(d); err != nil || string(got) != "x" {
+				t.Errorf("the store that is open gives %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// TestOpen_RootWithAPattern: the names of folders are no patterns.
+func TestOpen_RootWithAPattern_IdentityMissing_SaysSo(t *testing.T) {
+	s := reopen(t, Config{Root: filepath.Join(t.TempDir(), "a[b]"), Run: filepath.Join(t.TempDir(), "run")})
+	put(t, s, "x")
+	for _, file := range []string{s.identityFile(), s.digestKeyFile()} {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(s.cfg); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("without %s: %v", file, err)
+		}
+	}
+}
+
+// TestOpen_RemovesWhatACutOffWriteLeft: it may be an identity.
+func TestOpen_RemovesWhatACutOffWriteLeft(t *testing.T) {
+	s := newStore(t)
+	for _, name := range []string{".identity1234", ".digest-key.age99", ".repository-key.age5"} {
+		if err := os.WriteFile(filepath.Join(s.cfg.Root, name), []byte("x"), 0o400); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reopen(t, s.cfg)
+	left, err := filepath.Glob(filepath.Join(s.cfg.Root, ".*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("%s are left, %v", left, err)
+	}
+}
+
+// TestRekey_ADamagedContent_NothingIsLost: what can't be read can't be written
+// anew, and the identity that could read it when it is put back stays.
+func TestRekey_ADamagedContent_NothingIsLost(t *testing.T) {
+	s := newStore(t)
+	one, two := put(t, s, "one"), put(t, s, "two")
+	whole, err := os.ReadFile(s.file(one))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept{path: s.file(one)}.spoil(t, whole[1:])
+	var damaged *DamagedError
+	if err := s.Rekey(); !errors.As(err, &damaged) || damaged.Digest != one {
+		t.Fatalf("re-key: %v", err)
+	}
+	put(t, s, "three")
+	again := reopen(t, s.cfg)
+	if err := again.Unfinished(); !errors.As(err, &damaged) {
+		t.Errorf("unfinished: %v", err)
+	}
+	for _, s := range []*Store{s, again} {
+		for _, want := range []string{"two", "three"} {
+			if got, err := s.Get(s.Digest([]byte(want))); err != nil || string(got) != want {
+				t.Errorf("%q, %v", got, err)
+			}
+		}
+	}
+	kept{path: again.file(one)}.spoil(t, whole) // from a backup
+	if err := again.Rekey(); err != nil || again.Unfinished() != nil {
+		t.Fatalf("%v, %v", err, again.Unfinished())
+	}
+	if n := strings.Count(readFile(t, again.identityFile()), "\n"); n != 1 {
+		t.Errorf("%d identities are left", n)
+	}
+	for _, d := range []string{one, two} {
+		if _, err := reopen(t, again.cfg).Get(d); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"filippo.io/age"
-	"github.com/google/renameio/v2"
 )
 
 // Files in repositories are encrypted to keys of their own, not to the
@@ -62,7 +61,7 @@ func (s *Store) readRepositoryKeys() {
 		s.repository, err = parseKeys(text)
 	}
 	if err != nil {
-		s.repositoryErr = fmt.Errorf("%s: %w; put it back, or remove it and encrypt the files again to what `berth secret recipient` prints then",
+		s.repositoryErr = fmt.Errorf("%s is %w; put it back, or remove it and encrypt the files again to what `berth secret recipient` prints then",
 			s.repositoryKeyFile(), ErrDamaged)
 	}
 }
@@ -84,7 +83,7 @@ func (s *Store) writeRepositoryKeys() error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(s.repositoryKeyFile(), sealed, 0o600); err != nil {
+	if err := replaceFile(s.repositoryKeyFile(), sealed, 0o600); err != nil {
 		return fmt.Errorf("write the keys of encrypted files: %w", err)
 	}
 	return nil

@@ -138,43 +138,6 @@ func TestStore_Files_ArePrivateAndEncrypted(t *testing.T) {
 	}
 }
 
-// H2: damage is one clear error, never a wrong content.
-func TestGet_AnyFlippedByte_IsDamaged(t *testing.T) {
-	s := newStore(t)
-	d := put(t, s, "swordfish")
-	whole, err := os.ReadFile(s.file(d))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range whole {
-		bad := bytes.Clone(whole)
-		bad[i] ^= 0x20
-		if err := os.WriteFile(s.file(d), bad, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		got, err := s.Get(d)
-		if err == nil && string(got) != "swordfish" || err != nil && !errors.Is(err, ErrDamaged) {
-			t.Fatalf("byte %d: %q, %v", i, got, err)
-		}
-		if err != nil && strings.Contains(err.Error(), "\n") {
-			t.Fatalf("byte %d: %v", i, err)
-		}
-	}
-	if err := os.WriteFile(s.file(d), whole[:len(whole)/2], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	fresh := reopen(t, s.cfg)
-	if _, err := fresh.Get(d); !errors.Is(err, ErrDamaged) {
-		t.Errorf("truncated: %v", err)
-	}
-	if again := put(t, fresh, "swordfish"); again != d {
-		t.Errorf("digest %s", again)
-	}
-	if got, err := fresh.Get(d); err != nil || string(got) != "swordfish" {
-		t.Errorf("Put did not repair: %q, %v", got, err)
-	}
-}
-
 func TestOpen_IdentityMissing_SaysSo(t *testing.T) {
 	s := newStore(t)
 	put(t, s, "x")

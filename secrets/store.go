@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"github.com/google/renameio/v2"
 
 	"berth/crash"
 )
@@ -30,9 +29,19 @@ const MaxSize = 1 << 20
 var (
 	ErrNotFound = errors.New("no such secret content")
 	ErrTooLarge = fmt.Errorf("larger than %d KiB", MaxSize>>10)
-	// ErrDamaged: the ciphertext, or the identity, is not what was written.
-	ErrDamaged = errors.New("secret content is damaged or of another machine")
+	// ErrDamaged: a file of the store is not what was written.
+	ErrDamaged = errors.New("damaged, or of another machine")
 )
+
+// DamagedError is about the file of one content. It is ErrDamaged.
+type DamagedError struct{ Digest string }
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("secret %s: its file is %v", short(e.Digest), ErrDamaged)
+}
+
+// Unwrap is ErrDamaged.
+func (e *DamagedError) Unwrap() error { return ErrDamaged }
 
 // Config places the store.
 type Config struct {
@@ -61,6 +70,8 @@ type Store struct {
 	repositoryErr     error
 	sopsTimeout       time.Duration
 
+	// unfinished is why Open could not end a Rekey that was cut off.
+	unfinished error
 	// writing serialises what replaces ciphertext, and guards the keys.
 	writing sync.RWMutex
 	mu      sync.Mutex
@@ -73,6 +84,9 @@ type Store struct {
 // Open prepares the folders and reads the identity, or makes one the first
 // time. An identity that others can read, or that did not write this store, is
 // an error (ErrExposed, ErrWrongIdentity).
+//
+// It ends a Rekey that was cut off. That it can't (Unfinished) is no error:
+// everything is readable meanwhile.
 func Open(cfg Config) (*Store, error) {
 	var err error
 	for _, p := range []*string{&cfg.Root, &cfg.Run} {
@@ -87,6 +101,9 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Run, 0o700); err != nil {
 		return nil, fmt.Errorf("open secrets: %w", err)
 	}
+	if err := s.sweepTemporary(); err != nil {
+		return nil, err
+	}
 	if err := s.loadKeys(); err != nil {
 		return nil, err
 	}
@@ -97,9 +114,17 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	if len(s.keys) > 1 {
-		return s, s.finishRekey()
+		s.unfinished = s.finishRekey()
 	}
 	return s, nil
+}
+
+// Unfinished says why Open could not end a Rekey; nil if there was none, or it
+// has ended. The next Rekey, or Open, tries again.
+func (s *Store) Unfinished() error {
+	s.writing.RLock()
+	defer s.writing.RUnlock()
+	return s.unfinished
 }
 
 func (s *Store) contentDir() string    { return filepath.Join(s.cfg.Root, "content") }
@@ -114,9 +139,12 @@ func (s *Store) file(digest string) string {
 func (s *Store) loadDigestKey() error {
 	f, err := os.Open(s.digestKeyFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		held, err := filepath.Glob(filepath.Join(s.contentDir(), "*.age"))
-		if err != nil || len(held) > 0 {
-			return fmt.Errorf("%s is missing: what is in %s can't be told apart without it; put it back: %w",
+		held, err := s.holds()
+		if err != nil {
+			return fmt.Errorf("open secrets: %w", err)
+		}
+		if len(held) > 0 {
+			return fmt.Errorf("%s is missing, and what is in %s can't be told apart without it: put it back (the store is %w)",
 				s.digestKeyFile(), s.contentDir(), ErrDamaged)
 		}
 		s.key = make([]byte, sha256.Size)
@@ -131,9 +159,10 @@ func (s *Store) loadDigestKey() error {
 	var other *age.NoIdentityMatchError
 	switch {
 	case errors.As(err, &other):
-		return fmt.Errorf("open secrets in %s: %w; put the one back that wrote it", s.cfg.Root, ErrWrongIdentity)
+		return fmt.Errorf("open secrets in %s: %w; put the one back that wrote it, or an undamaged %s",
+			s.cfg.Root, ErrWrongIdentity, filepath.Base(s.digestKeyFile()))
 	case err != nil || len(key) != sha256.Size:
-		return fmt.Errorf("%s: %w", s.digestKeyFile(), ErrDamaged)
+		return fmt.Errorf("%s is %w: put it back from a backup", s.digestKeyFile(), ErrDamaged)
 	}
 	s.key = key
 	return nil
@@ -144,7 +173,7 @@ func (s *Store) writeDigestKey() error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(s.digestKeyFile(), sealed, 0o600); err != nil {
+	if err := replaceFile(s.digestKeyFile(), sealed, 0o600); err != nil {
 		return fmt.Errorf("write the key of secret digests: %w", err)
 	}
 	return nil
@@ -216,10 +245,10 @@ func (s *Store) write(digest string, content []byte) error {
 	if err != nil {
 		return fmt.Errorf("secret %s: %w", short(digest), err)
 	}
-	if err := renameio.WriteFile(s.file(digest), sealed, 0o600); err != nil {
+	if err := replaceFile(s.file(digest), sealed, 0o600); err != nil {
 		return fmt.Errorf("store secret %s: %w", short(digest), err)
 	}
-	s.mark(digest)
+	s.mark(digest, true)
 	return nil
 }
 
@@ -237,10 +266,14 @@ func (s *Store) has(digest string) bool {
 	return err == nil
 }
 
-func (s *Store) mark(digest string) {
+func (s *Store) mark(digest string, good bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.good[digest] = true
+	if good {
+		s.good[digest] = true
+	} else {
+		delete(s.good, digest)
+	}
 }
 
 var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -267,10 +300,11 @@ func (s *Store) get(digest string) ([]byte, error) {
 	}
 	defer f.Close()
 	content, err := s.open(f, MaxSize)
-	if err != nil || !hmac.Equal([]byte(s.Digest(content)), []byte(digest)) {
-		return nil, fmt.Errorf("secret %s: %w", short(digest), ErrDamaged)
+	good := err == nil && hmac.Equal([]byte(s.Digest(content)), []byte(digest))
+	s.mark(digest, good)
+	if !good {
+		return nil, &DamagedError{digest}
 	}
-	s.mark(digest)
 	return content, nil
 }
 
@@ -298,9 +332,7 @@ func (s *Store) Sweep(keepTasks, usedDigests map[string]bool) error {
 			continue
 		}
 		// What is not of our form is a temporary file of a Put that was cut off.
-		s.mu.Lock()
-		delete(s.good, digest)
-		s.mu.Unlock()
+		s.mark(digest, false)
 		if err := os.Remove(filepath.Join(s.contentDir(), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("sweep secrets: %w", err))
 		}
