@@ -77,7 +77,7 @@ var registry = sync.OnceValues(func() (*fixture.Registry, error) {
 	}
 	r := cache.Serve(l, nil)
 	return r, r.Add(context.Background(),
-		"busybox", "debian:bookworm-slim", "redis:alpine", "postgres:15-alpine", "berth-testbed/tiny", "berth-testbed/echo", "berth-testbed/standin",
+		"busybox", "debian:bookworm-slim", "redis:alpine", "postgres:15-alpine", "berth-testbed/tiny", "berth-testbed/echo", "berth-testbed/standin", "berth-testbed/dbclient",
 		"berth-examples/vote", "berth-examples/api", "berth-examples/worker")
 })
 
