@@ -12,6 +12,7 @@
 //	ten      ten replicas rolled two at a time: the time and its parts
 //	cli      what the commands cost that ask no agent: time and peak memory
 //	manners  what a service's own way of stopping costs
+//	secrets  a database's password is rotated under load, which three services use
 //
 // Everything runs in private network and mount namespaces and is gone
 // afterwards. It needs root. It exits 1 if a target is missed.
@@ -61,6 +62,7 @@ var sections = []section{
 	{"kill", rolling(rollout.Kill)},
 	{"ten", rolling(rollout.Ten)},
 	{"manners", rolling(rollout.Manners)},
+	{"secrets", rolling(rollout.Secrets)},
 	{"vip", vip},
 	{"cli", cliCost},
 }
@@ -75,6 +77,7 @@ func main() {
 	flag.BoolVar(&o.floorOnly, "floor", false, "up: measure the floor only")
 	flag.IntVar(&o.rollout.Deploys, "deploys", 30, "rollout: deploys")
 	flag.IntVar(&o.rollout.Kills, "kills", 100, "kill: how often the agent is killed")
+	flag.IntVar(&o.rollout.Rotations, "rotations", 20, "secrets: rotations of each kind")
 	flag.StringVar(&o.rollout.Cases, "case", "", "bad: only cases with this in their name")
 	flag.BoolVar(&o.rollout.Keep, "log", false, "print the agent's log after each section but up")
 	flag.Parse()
@@ -154,7 +157,7 @@ func rolling(show func(context.Context, rollout.Options) error) func(context.Con
 		if r.Bin, err = filepath.Abs(o.bin); err != nil {
 			return fmt.Errorf("find the programs: %w", err)
 		}
-		r.Dir, r.Out = dir, os.Stdout
+		r.Dir, r.Out, r.Fixture = dir, os.Stdout, cache.Archive
 		return show(ctx, r)
 	}
 }

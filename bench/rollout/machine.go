@@ -175,13 +175,16 @@ func (r result) Error() string {
 }
 
 // berth runs a command to its end; code -1 means that it could not be run.
-func (m *machine) berth(ctx context.Context, args ...string) result {
+func (m *machine) berth(ctx context.Context, args ...string) result { return m.feed(ctx, "", args...) }
+
+// feed is berth with text on stdin.
+func (m *machine) feed(ctx context.Context, stdin string, args ...string) result {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
 	global := []string{"--root", m.root, "--run", m.run, "--config", m.config}
 	cmd := exec.CommandContext(ctx, filepath.Join(m.bin, "berth"), append(global, args...)...)
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
 	r := result{args: args, begin: time.Now()}
 	err := cmd.Run()
 	r.out, r.code, r.end = out.String(), cmd.ProcessState.ExitCode(), time.Now()

@@ -18,11 +18,15 @@ type Options struct {
 	Bin     string // folder of berth and berthd
 	Dir     string // an empty one
 	Archive string // of the image berth-testbed/echo
+	// Fixture makes the archive of another image.
+	Fixture func(ctx context.Context, ref string) (string, error)
 	Out     io.Writer
 	Deploys int    // of section rollout
 	Kills   int    // of section kill
 	Cases   string // of section bad: only those whose name has it in it
-	Keep    bool   // keep logs
+	// Rotations of section secrets, of each kind.
+	Rotations int
+	Keep      bool // keep logs
 }
 
 // missed is the error of a section that ran, but did not show what it must.
