@@ -33,6 +33,7 @@ func TestArch_Packages_ImportOnlyWhatTheyMay(t *testing.T) {
 		"build":      {"berth/spec", "berth/crash"},
 		"api":        {"berth/spec", "berth/images", "berth/build", "berth/crash"},
 		"crash":      nil,
+		"redact":     nil,
 		"remote":     nil,
 		"archive":    nil,
 		"cli":        {"berth/spec", "berth/images", "berth/build", "berth/api", "berth/crash"},

@@ -157,6 +157,10 @@ func (a *Agent) assemble() error {
 	if a.w, err = openWorld(a.db); err != nil {
 		return err
 	}
+	a.w.redact = a.cfg.Redact
+	if err := a.learnStored(); err != nil {
+		return fmt.Errorf("read the secrets: %w", err)
+	}
 	if a.volumes, err = volume.Open(filepath.Join(a.cfg.Root, "volumes")); err != nil {
 		return fmt.Errorf("open the volumes: %w", err)
 	}
@@ -232,7 +236,7 @@ func (a *Agent) work(ctx context.Context, wg *sync.WaitGroup) {
 	for _, f := range []func(context.Context){
 		a.loop.run, a.traffic.run, a.watchExits, a.watchNetwork, a.watchLogs, a.watchFlush, a.watchReality, a.watchDataplane,
 	} {
-		wg.Go(func() { f(ctx) })
+		a.spawn(wg, func() { f(ctx) })
 	}
 }
 

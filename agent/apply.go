@@ -193,6 +193,7 @@ func (a *Agent) checkAll(req *api.ApplyRequest, cur *store.Stack, rev, next *sto
 // references become digests, services that the request leaves out stay as
 // they are.
 func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, cur *store.Stack, rev *store.Revision, report func(api.Progress)) (*store.Revision, error) {
+	a.learnNames(&req.Stack)
 	next := &store.Revision{Number: 1, Stack: req.Stack, Created: time.Now(), Actor: req.Actor, Digests: map[string]string{}}
 	if rev != nil {
 		next.Number = cur.Newest + 1
@@ -376,6 +377,7 @@ func (a *Agent) keepContents(ctx context.Context, st *spec.Stack, kind string, f
 		case f.External && (f.Digest == "" || roll == kind+"/"+f.Name):
 			f.Digest, err = a.externalContent(st, kind, key, f)
 		case f.Digest == "":
+			a.learn(kind, f.Content)
 			if f.Digest, err = keep(f.Content); err != nil {
 				err = fmt.Errorf("%s %s: %w", kind, key, err)
 			}

@@ -24,7 +24,7 @@ func (a *Agent) openBuilders() (err error) {
 	_, runtime := a.containers.Name()
 	cfg := build.Config{
 		Root: filepath.Join(a.cfg.Root, "build"), Run: filepath.Join(a.cfg.Run, "build"),
-		Runtime: runtime, CgroupParent: a.cfg.CgroupParent, Mirrors: map[string]build.Mirror{},
+		Runtime: runtime, CgroupParent: a.cfg.CgroupParent, Redact: a.cfg.Redact.Add, Mirrors: map[string]build.Mirror{},
 	}
 	for host, r := range a.cfg.Registries {
 		cfg.Mirrors[host] = build.Mirror{Mirrors: r.Mirrors, Insecure: r.Insecure, CA: r.CA}

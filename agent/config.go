@@ -12,6 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"berth/images"
+	"berth/redact"
 )
 
 // Default places, and where the configuration is looked for.
@@ -35,6 +36,9 @@ type Config struct {
 	Version    string `yaml:"-"`
 	// Log receives the agent's own log.
 	Log *slog.Logger `yaml:"-"`
+	// Redact learns the values of secrets and keeps them out of what the agent
+	// says; Log goes through it too. Default: nothing is redacted.
+	Redact *redact.Set `yaml:"-"`
 
 	// Registries by host: mirrors, insecure, ca. Default: none.
 	Registries map[string]images.Registry `yaml:"registries"`

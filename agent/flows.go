@@ -59,7 +59,7 @@ func (f *flows) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 	}
 	if len(f.draining) > 0 && !f.running {
 		f.running = true
-		wg.Go(func() { f.run(ctx) })
+		f.a.spawn(wg, func() { f.run(ctx) })
 	}
 }
 

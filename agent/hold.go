@@ -57,7 +57,7 @@ func (h *holds) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 	if maps.Equal(unserved(was), unserved(on)) {
 		return
 	}
-	wg.Go(func() {
+	h.a.spawn(wg, func() {
 		if err := h.a.traffic.sync(ctx); err != nil && ctx.Err() == nil {
 			h.a.log.Error("hold new connections", "err", err)
 		}

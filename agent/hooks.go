@@ -68,7 +68,7 @@ func (h *hooks) start(wg *sync.WaitGroup, event, id string, due func(*store.Task
 	if busy {
 		return
 	}
-	wg.Go(func() {
+	h.a.spawn(wg, func() {
 		if t := h.a.w.task(id); t != nil && due(t) {
 			f(t)
 		}
@@ -158,7 +158,7 @@ func (h *hooks) one(ctx context.Context, t *store.Task, name string, hook *spec.
 		return fmt.Errorf("%s (%s): %w", name, bounded(strings.Join(hook.Command, " ")), err)
 	case code != 0:
 		text := fmt.Sprintf("%s (%s) exited %d", name, bounded(strings.Join(hook.Command, " ")), code)
-		if last := said.lastLine(); last != "" {
+		if last := h.a.cfg.Redact.Text(said.lastLine()); last != "" {
 			text += fmt.Sprintf(": %q", last)
 		}
 		return errors.New(text)

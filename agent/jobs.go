@@ -128,7 +128,7 @@ func (j *jobs) fire(ctx context.Context, wg *sync.WaitGroup, v view, stack strin
 	if !j.claim(key) {
 		return
 	}
-	wg.Go(func() {
+	j.a.spawn(wg, func() {
 		defer j.free(key)
 		switch {
 		case f.skip:
@@ -281,7 +281,7 @@ func (j *jobs) tidy(ctx context.Context, wg *sync.WaitGroup, t *store.Task, f fu
 	if !j.claim(t.ID) {
 		return
 	}
-	wg.Go(func() {
+	j.a.spawn(wg, func() {
 		defer func() {
 			j.mu.Lock()
 			delete(j.busy, t.ID)

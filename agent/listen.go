@@ -109,7 +109,7 @@ func (l *listeners) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 		l.mu.Unlock()
 		if !watched {
 			patient := expected(v, t)
-			wg.Go(func() { l.watch(ctx, t, patient) })
+			l.a.spawn(wg, func() { l.watch(ctx, t, patient) })
 		}
 	}
 	l.mu.Lock()

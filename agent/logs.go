@@ -151,7 +151,7 @@ const shownLine = 200
 func (a *Agent) lastLine(ctx context.Context, id string) string {
 	text := ""
 	err := a.containers.Logs(ctx, id, runtime.LogOptions{Tail: 1}, func(l runtime.LogLine) error {
-		text = strings.ToValidUTF8(strings.TrimSpace(l.Text), "?")
+		text = strings.ToValidUTF8(a.cfg.Redact.Text(strings.TrimSpace(l.Text)), "?")
 		return nil
 	})
 	if err != nil && !errors.Is(err, runtime.ErrNotFound) {

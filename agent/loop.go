@@ -173,7 +173,7 @@ func (l *loop) start(ctx context.Context, wg *sync.WaitGroup, plan *reconciler.P
 			creations = append(creations, i)
 			continue
 		}
-		wg.Go(func() {
+		l.a.spawn(wg, func() {
 			defer close(done[i])
 			if !ended(act.After, done, ok) {
 				l.release(plan.Stack, act)
@@ -186,7 +186,7 @@ func (l *loop) start(ctx context.Context, wg *sync.WaitGroup, plan *reconciler.P
 		return retry
 	}
 	// Networks come first: a task's addresses are taken from them.
-	wg.Go(func() { l.createTasks(ctx, wg, plan, creations, done, ok) })
+	l.a.spawn(wg, func() { l.createTasks(ctx, wg, plan, creations, done, ok) })
 	return retry
 }
 
@@ -221,7 +221,7 @@ func (l *loop) createTasks(ctx context.Context, wg *sync.WaitGroup, plan *reconc
 			continue
 		}
 		id := errs[i].id
-		wg.Go(func() {
+		l.a.spawn(wg, func() {
 			select {
 			case l.create <- struct{}{}:
 				defer func() { <-l.create }()

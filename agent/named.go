@@ -101,6 +101,7 @@ func (a *Agent) setContent(kind string, req *api.ContentSet) (*store.Content, bo
 	if err := checkSize(kind, len(req.Content)); err != nil {
 		return nil, false, err
 	}
+	a.learn(kind, req.Content)
 	a.contents.RLock() // no sweep before the record is there
 	defer a.contents.RUnlock()
 	digest, err := a.secrets.Put(req.Content)

@@ -99,7 +99,7 @@ func (o *oneOffs) sync(ctx context.Context, wg *sync.WaitGroup, v view) (next ti
 		}
 		o.busy[t.ID] = true
 		delete(o.due, t.ID)
-		wg.Go(func() {
+		o.a.spawn(wg, func() {
 			err := o.a.removeOneOff(ctx, t)
 			if err != nil && ctx.Err() == nil {
 				o.a.log.Error("remove a one-off task", "task", t.Name(), "err", err)
@@ -164,7 +164,7 @@ func (a *Agent) startInteractive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer a.oneOffs.hold(t.ID)()
-	upgrade(w, r, func(ctx context.Context, c *websocket.Conn) (int, error) {
+	a.upgrade(w, r, func(ctx context.Context, c *websocket.Conn) (int, error) {
 		var failed error
 		err := a.attach(ctx, c, t, func() { _, failed = a.startOneOff(ctx, t) })
 		if failed != nil {

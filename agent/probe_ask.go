@@ -114,7 +114,7 @@ func askHTTP(ctx context.Context, addr netip.Addr, p *spec.Probe) answer {
 		return failed(err)
 	}
 	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, probeOutput))
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, probeRead))
 	ans := answer{output: fmt.Sprintf("%d %s\n%s", resp.StatusCode, http.StatusText(resp.StatusCode), body)}
 	ok := resp.StatusCode >= 200 && resp.StatusCode < 400
 	if p.Status != 0 {

@@ -22,6 +22,9 @@ const keptProbes = 5
 // probeOutput bounds what is kept of one probe's output, in bytes.
 const probeOutput = 4096
 
+// probeRead bounds what is read of it: what is cut off was redacted as a whole.
+const probeRead = 2 * probeOutput
+
 // test is one of the ways in which a task is asked how it is. Its state is in
 // the task's record: "" (it has none), starting, healthy or unhealthy.
 type test string
@@ -94,7 +97,7 @@ func (p *probes) sync(v view) {
 			case on && cancel == nil:
 				ctx, stop := context.WithCancel(context.Background())
 				p.cancel[key] = stop
-				p.wg.Go(func() { p.watch(ctx, t, which) })
+				p.a.spawn(&p.wg, func() { p.watch(ctx, t, which) })
 			case !on && cancel != nil:
 				cancel()
 				delete(p.cancel, key)
@@ -263,18 +266,25 @@ func (p *probes) probe(ctx context.Context, t *store.Task, c *check) (answer, ap
 		text := fmt.Sprintf("no answer within %s", c.timeout)
 		ans, r.ExitCode = answer{": " + text, text}, -1
 	}
+	ans = answer{p.a.cfg.Redact.Text(ans.problem), p.shown(ans.output)}
 	r.Test, r.Duration, r.Output = string(c.which), time.Since(r.Start), ans.output
 	return ans, r
 }
 
+// shown is what is kept of an output.
+func (p *probes) shown(text string) string {
+	text = p.a.cfg.Redact.Text(text)
+	return text[:min(len(text), probeOutput)]
+}
+
 // exec runs a test in the container.
 func (p *probes) exec(ctx context.Context, t *store.Task, c *check) (answer, int) {
-	out := &limited{max: probeOutput}
+	out := &limited{max: probeRead}
 	code, err := p.a.containers.Exec(ctx, t.ID, runtime.Exec{Args: c.args, Stdout: out, Stderr: out})
 	if err != nil {
 		return answer{": " + err.Error(), err.Error()}, -1
 	}
-	ans := answer{output: out.String()}
+	ans := answer{output: p.a.cfg.Redact.Text(out.String())}
 	if code != 0 {
 		ans.problem = fmt.Sprintf(" exits %d", code)
 		if text, _, _ := strings.Cut(strings.TrimSpace(ans.output), "\n"); text != "" {

@@ -223,7 +223,7 @@ func (a *Agent) sweepSecrets() error {
 	if err != nil {
 		return err
 	}
-	return a.secrets.Sweep(tasks, used)
+	return errors.Join(a.secrets.Sweep(tasks, used), a.forgetValues())
 }
 
 // usedDigests adds the contents that st has.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -129,8 +130,11 @@ func (a *Agent) server() *http.Server {
 	config.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	h := humago.New(mux, config)
 	a.routes(h, mux)
+	for _, s := range config.Components.Schemas.Map() {
+		a.cfg.Redact.Name(sortedKeys(s.Properties)...)
+	}
 	return &http.Server{
-		Handler: mux, ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader,
+		Handler: a.redacting(mux), ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelError), ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader,
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return ctx },
 	}
 }

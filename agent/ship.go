@@ -102,7 +102,7 @@ func (s *shippers) sync(ctx context.Context, wg *sync.WaitGroup, v view) {
 			continue
 		}
 		// It stays busy once it has ended: the log of a task ends once.
-		wg.Go(func() {
+		s.a.spawn(wg, func() {
 			defer close(ended)
 			s.ship(ctx, t)
 		})

@@ -107,12 +107,12 @@ func (a *Agent) interactive(f func(ctx context.Context, c *websocket.Conn, t *st
 			refuse(w, err)
 			return
 		}
-		upgrade(w, r, func(ctx context.Context, c *websocket.Conn) (int, error) { return f(ctx, c, t) })
+		a.upgrade(w, r, func(ctx context.Context, c *websocket.Conn) (int, error) { return f(ctx, c, t) })
 	}
 }
 
 // upgrade makes a WebSocket of the request, and how f ended its last message.
-func upgrade(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, c *websocket.Conn) (int, error)) {
+func (a *Agent) upgrade(w http.ResponseWriter, r *http.Request, f func(ctx context.Context, c *websocket.Conn) (int, error)) {
 	c, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return // it has answered
@@ -123,18 +123,18 @@ func upgrade(w http.ResponseWriter, r *http.Request, f func(ctx context.Context,
 	defer cancel()
 	code, err := f(ctx, c)
 	if err != nil {
-		frame(ctx, c, api.ChannelError, problem(err))
+		a.frame(ctx, c, api.ChannelError, problem(err))
 	} else {
-		frame(ctx, c, api.ChannelExit, map[string]int{"exit_code": code})
+		a.frame(ctx, c, api.ChannelExit, map[string]int{"exit_code": code})
 	}
 	_ = c.Close(websocket.StatusNormalClosure, "") // the peer may be gone
 }
 
 // frame sends a JSON message; a peer that is gone learns nothing.
-func frame(ctx context.Context, c *websocket.Conn, channel byte, v any) {
+func (a *Agent) frame(ctx context.Context, c *websocket.Conn, channel byte, v any) {
 	data, err := json.Marshal(v)
 	if err == nil {
-		_ = c.Write(ctx, websocket.MessageBinary, append([]byte{channel}, data...))
+		_ = c.Write(ctx, websocket.MessageBinary, append([]byte{channel}, a.cfg.Redact.JSON(data)...))
 	}
 }
 

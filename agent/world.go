@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"berth/crash"
+	"berth/redact"
 	"berth/store"
 )
 
@@ -19,7 +20,8 @@ import (
 // Two ways to change: commit is durable when it returns and is for intent;
 // note is for what can be observed again, and is written by the next flush.
 type world struct {
-	db store.Backend
+	db     store.Backend
+	redact *redact.Set
 
 	mu        sync.RWMutex
 	stacks    map[string]*store.Stack
@@ -30,6 +32,27 @@ type world struct {
 	dirty     map[string]bool // tasks noted since the last flush
 
 	flushMu sync.Mutex // one writer of the store at a time; before mu
+}
+
+// cleanTask and its like take values of secrets out of what a record says in
+// words; what a user has written in the file stays: a task is made of it.
+func (w *world) cleanTask(t *store.Task) {
+	for _, text := range []*string{&t.Reason, &t.LastLine, &t.HookFailed} {
+		*text = w.redact.Text(*text)
+	}
+}
+
+func (w *world) cleanRevision(r *store.Revision) { r.Reason = w.redact.Text(r.Reason) }
+
+func (w *world) cleanStack(s *store.Stack) {
+	if s.Rollout == nil {
+		return
+	}
+	if reason := w.redact.Text(s.Rollout.Reason); reason != s.Rollout.Reason {
+		next := *s.Rollout
+		next.Reason = reason
+		s.Rollout = &next
+	}
 }
 
 // openWorld reads all records.
@@ -94,6 +117,7 @@ type annotation struct {
 
 // annotate notes how a revision's rollout ended, wherever it is kept.
 func (c *change) annotate(stack string, n uint64, state, reason string) {
+	reason = c.w.redact.Text(reason)
 	c.annotated = append(c.annotated, annotation{stack, n, state, reason})
 	if r := c.w.revisions[stack]; r != nil && r.Number == n && c.revisions[stack] == nil {
 		next := *r
@@ -105,9 +129,9 @@ func (c *change) annotate(stack string, n uint64, state, reason string) {
 // prune deletes all revisions of a stack but the newest ones and keep.
 func (c *change) prune(stack string, keep ...uint64) { c.kept[stack] = keep }
 
-func (c *change) putStack(s store.Stack)                 { c.stacks[s.Name] = &s }
-func (c *change) putRevision(n string, r store.Revision) { c.revisions[n] = &r }
-func (c *change) putTask(t store.Task)                   { c.tasks[t.ID] = &t }
+func (c *change) putStack(s store.Stack)                 { c.w.cleanStack(&s); c.stacks[s.Name] = &s }
+func (c *change) putRevision(n string, r store.Revision) { c.w.cleanRevision(&r); c.revisions[n] = &r }
+func (c *change) putTask(t store.Task)                   { c.w.cleanTask(&t); c.tasks[t.ID] = &t }
 func (c *change) putNetwork(n store.Network)             { c.networks[n.Name] = &n }
 func (c *change) putVIP(v store.VIP)                     { c.vips[store.VIPKey(v.Network, v.Stack, v.Service)] = &v }
 func (c *change) dropTask(id string)                     { c.tasks[id] = nil }
@@ -333,6 +357,7 @@ func (w *world) note(id string, f func(*store.Task)) *store.Task {
 	}
 	next := *t
 	f(&next)
+	w.cleanTask(&next)
 	w.tasks[id] = &next
 	w.dirty[id] = true
 	return &next

@@ -166,6 +166,9 @@ func (b *Builders) Build(ctx context.Context, body io.Reader, store Store, socke
 	if err != nil {
 		return Built{}, err
 	}
+	if err := b.learn(j); err != nil {
+		return Built{}, err
+	}
 	if err := j.resolve(ctx, store); err != nil {
 		return Built{}, err
 	}
@@ -189,6 +192,24 @@ func (b *Builders) Build(ctx context.Context, body io.Reader, store Store, socke
 	defer f.Close()
 	built.Digest, built.ID, err = store.Keep(ctx, f, j.Names)
 	return built, err
+}
+
+// learn tells about the secrets of a build before it can show them.
+func (b *Builders) learn(j *job) error {
+	if b.cfg.Redact == nil {
+		return nil
+	}
+	for _, s := range j.Secrets {
+		value, err := os.ReadFile(j.part(s))
+		if err != nil {
+			return fmt.Errorf("read build secret %s: %w", s.ID, err)
+		}
+		b.cfg.Redact(value)
+	}
+	for _, a := range j.Auths {
+		b.cfg.Redact([]byte(a.Password))
+	}
+	return nil
 }
 
 // authorize writes the client's credentials where builders look for them. The

@@ -87,6 +87,8 @@ type Config struct {
 	CgroupParent string
 	// Mirrors by registry, as for pulls: "http://127.0.0.1:5000".
 	Mirrors map[string]Mirror
+	// Redact learns secrets before a build can show them; nil: nobody does.
+	Redact func(values ...[]byte)
 	// Idle is how long a buildkitd without work stays; 0: 5 min.
 	Idle time.Duration
 }

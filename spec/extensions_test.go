@@ -97,7 +97,7 @@ services:
 	if s.MinReady != 5*time.Second || s.Drain == nil || *s.Drain != 0 || s.ProgressDeadline != 3*time.Minute {
 		t.Errorf("min ready %s, drain %v, deadline %s", s.MinReady, s.Drain, s.ProgressDeadline)
 	}
-	out, err := r.Config("yaml")
+	out, err := r.Config("yaml", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

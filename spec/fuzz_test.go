@@ -55,7 +55,7 @@ func FuzzLoad(f *testing.F) {
 		for _, s := range r.Stack.Services {
 			spec.Hash(&s, spec.Identity{})
 		}
-		if _, err := r.Config("yaml"); err != nil {
+		if _, err := r.Config("yaml", nil); err != nil {
 			t.Errorf("a loaded stack cannot be printed: %v", err)
 		}
 	})

@@ -75,6 +75,9 @@ type Result struct {
 	environ    map[string]string
 	// model is the merged file when it was loaded without interpolation.
 	model map[string]any
+	// values is loading.secretValues until it is asked for, known what it said.
+	values func() [][]byte
+	known  [][]byte
 }
 
 // Load reads, merges, interpolates and checks the Compose files. A mistake of
@@ -106,7 +109,7 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("load Compose files: %w", err)
 	}
-	r := &Result{Diagnostics: l.diags.sorted(), references: l.references, environ: l.in.environ}
+	r := &Result{Diagnostics: l.diags.sorted(), references: l.references, environ: l.in.environ, values: l.secretValues}
 	if !r.Diagnostics.Errors() {
 		r.Project, r.Stack, r.model = l.project, l.stack, l.model
 	}

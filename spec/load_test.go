@@ -441,7 +441,7 @@ func TestConfig_LoadsAgain(t *testing.T) {
 	env := []string{"TOKEN=t", "WHO=w$HOME"}
 	r := load(t, spec.Options{Dir: dir, Environ: env})
 	for _, format := range []string{"yaml", "json"} {
-		out, err := r.Config(format)
+		out, err := r.Config(format, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -456,7 +456,7 @@ func TestConfig_LoadsAgain(t *testing.T) {
 			t.Errorf("%s: %s", format, diff)
 		}
 	}
-	if _, err := r.Config("toml"); err == nil {
+	if _, err := r.Config("toml", nil); err == nil {
 		t.Error("format toml was taken")
 	}
 }
@@ -466,7 +466,7 @@ func TestConfig_NoInterpolate_KeepsVariables(t *testing.T) {
 	if err != nil || r.Diagnostics.Errors() {
 		t.Fatal(err, r.Diagnostics)
 	}
-	out, err := r.Config("yaml")
+	out, err := r.Config("yaml", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

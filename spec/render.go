@@ -15,14 +15,19 @@ var ErrNotLoaded = errors.New("the Compose files have errors")
 
 // Config prints the stack as one Compose file, "yaml" or "json": merged,
 // interpolated, in the canonical long form, as `docker compose config` does.
-// A dollar sign is doubled, so that the output can be loaded again. Contents
-// of secrets are never in it.
-func (r *Result) Config(format string) ([]byte, error) {
+// A dollar sign is doubled, so that the output can be loaded again; hide, if
+// any, changes the text before. Contents of secrets are never in it, but values
+// may be the same.
+func (r *Result) Config(format string, hide func([]byte) []byte) ([]byte, error) {
+	if hide == nil {
+		hide = func(text []byte) []byte { return text }
+	}
 	switch {
 	case format != "yaml" && format != "json":
 		return nil, fmt.Errorf("print the stack: format %q is not yaml or json", format)
 	case r.model != nil:
-		return encodeModel(r.model, format)
+		out, err := encodeModel(r.model, format)
+		return hide(out), err
 	case r.Project == nil:
 		return nil, fmt.Errorf("print the stack: %w", ErrNotLoaded)
 	}
@@ -37,7 +42,7 @@ func (r *Result) Config(format string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("print the stack: %w", err)
 	}
-	return bytes.ReplaceAll(out, []byte("$"), []byte("$$")), nil
+	return bytes.ReplaceAll(hide(out), []byte("$"), []byte("$$")), nil
 }
 
 // encodeModel prints what was loaded without interpolation: there the

@@ -205,7 +205,7 @@ func (t *takeover) stack(ctx context.Context, n int) (*spec.Stack, error) {
 		return nil, err
 	}
 	o.Services, o.NoDeps, o.Inspect = names, true, false
-	result, err := spec.Load(ctx, o)
+	result, err := t.read(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"berth/api"
 	"berth/cli"
+	"berth/redact"
 	"berth/remote"
 	"berth/spec"
 )
@@ -24,6 +26,9 @@ type app struct {
 	stdout, stderr io.Writer
 	global         globals
 	greeted        chan greeting // the answer to greet, if that was called
+	// secrets are the values that were loaded here: what is printed of files and
+	// errors has them redacted.
+	secrets redact.Set
 }
 
 // greeting is what the agent said of itself.
@@ -139,6 +144,16 @@ func (a *app) fetch(ctx context.Context, ref string) (string, error) {
 	return remote.Fetcher{Cache: filepath.Join(dir, "berth", "remote")}.File(ctx, ref)
 }
 
+// read is spec.Load that learns the values of the secrets.
+func (a *app) read(ctx context.Context, o spec.Options) (*spec.Result, error) {
+	result, err := spec.Load(ctx, o)
+	if err == nil {
+		a.secrets.Name(result.Names()...)
+		a.secrets.Add(result.SecretValues()...)
+	}
+	return result, err
+}
+
 // load loads the stack, limited to services if there are any. Warnings are
 // printed, one line each; mistakes in the file are printed with their place
 // and end the command.
@@ -148,7 +163,7 @@ func (a *app) load(ctx context.Context, services []string, noDeps bool) (*spec.R
 		return nil, err
 	}
 	o.Services, o.NoDeps, o.Inspect = services, noDeps, false
-	result, err := spec.Load(ctx, o)
+	result, err := a.read(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +178,7 @@ func (a *app) load(ctx context.Context, services []string, noDeps bool) (*spec.R
 func (a *app) printFindings(found spec.Diagnostics) error {
 	screen := a.err()
 	if found.Errors() {
-		if err := found.Filter(spec.Error).Format(screen, screen.Colour); err != nil {
+		if err := a.printInFull(screen, found.Filter(spec.Error)); err != nil {
 			return err
 		}
 		return exit{code: exitError}
@@ -173,9 +188,19 @@ func (a *app) printFindings(found spec.Diagnostics) error {
 		if d.Hint != "" {
 			line += "; " + cli.Escape(d.Hint)
 		}
-		fmt.Fprintln(screen, screen.Paint(cli.Dim, line))
+		fmt.Fprintln(screen, screen.Paint(cli.Dim, a.secrets.Text(line)))
 	}
 	return nil
+}
+
+// printInFull prints findings with the lines that they are about.
+func (a *app) printInFull(screen cli.Screen, found spec.Diagnostics) error {
+	var text strings.Builder
+	if err := found.Format(&text, screen.Colour); err != nil {
+		return err
+	}
+	_, err := io.WriteString(screen, a.secrets.Text(text.String()))
+	return err
 }
 
 // stackNames are the names that the Compose specification allows a project.
@@ -194,7 +219,7 @@ func (a *app) stackName(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	result, err := spec.Load(ctx, o)
+	result, err := a.read(ctx, o)
 	if err != nil {
 		return "", err
 	}

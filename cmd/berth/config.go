@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"berth/api"
 	"berth/cli"
+	"berth/redact"
 	"berth/spec"
 )
 
@@ -24,7 +26,7 @@ type configOptions struct {
 	models, variables, environment, quiet         bool
 	noInterpolate, noNormalize, noPathResolution  bool
 	noConsistency, noEnvResolution                bool
-	resolveDigests, lockDigests                   bool
+	resolveDigests, lockDigests, showSecrets      bool
 }
 
 func newConfig(a *app) *cobra.Command {
@@ -37,7 +39,12 @@ form, or only its services, images and so on. No agent is needed but for
 --resolve-image-digests and --lock-image-digests, which ask registries.
 
 What --lock-image-digests prints is a file of its own, to be merged with
-this one: berth -f compose.yaml -f lock.yaml up.` + exitStatus(),
+this one: berth -f compose.yaml -f lock.yaml up.
+
+Where a value of a secret of this file stands, as in the environment of a
+service, <redacted> is printed: what another program shall run needs
+--show-secrets, and that needs root. What the secrets: section itself
+delivers is never printed.` + exitStatus(),
 		Aliases: []string{"convert"},
 		Example: `  berth config -q && echo fine
   berth config --services
@@ -66,6 +73,7 @@ this one: berth -f compose.yaml -f lock.yaml up.` + exitStatus(),
 	f.StringVar(&o.hash, "hash", "", "print the hash of `SERVICES`, comma-separated, or * for all")
 	f.BoolVar(&o.variables, "variables", false, "print the variables that the file mentions")
 	f.BoolVar(&o.environment, "environment", false, "print the environment of the interpolation")
+	f.BoolVar(&o.showSecrets, "show-secrets", false, "print values of secrets as they are; needs root")
 	return cmd
 }
 
@@ -87,6 +95,9 @@ func (o *configOptions) check() error {
 	case (o.resolveDigests || o.lockDigests) && o.noInterpolate:
 		return errors.New("--no-interpolate leaves variables in the names of images: digests can't be asked for")
 	}
+	if o.showSecrets && os.Geteuid() != 0 {
+		return hinted{errors.New("--show-secrets needs root"), "sudo berth config --show-secrets"}
+	}
 	return checkFormat(o.format, formatYAML, formatJSON)
 }
 
@@ -99,7 +110,7 @@ func (a *app) config(ctx context.Context, o configOptions, services []string) er
 		return err
 	}
 	o.limit(&options, services)
-	result, err := spec.Load(ctx, options)
+	result, err := a.read(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -115,7 +126,11 @@ func (a *app) config(ctx context.Context, o configOptions, services []string) er
 		}
 	}
 	var text strings.Builder
-	if err := o.write(&text, result); err != nil {
+	hidden := &a.secrets
+	if o.showSecrets {
+		hidden = nil
+	}
+	if err := o.write(&text, result, hidden); err != nil {
 		return err
 	}
 	if o.output != "" {
@@ -128,8 +143,9 @@ func (a *app) config(ctx context.Context, o configOptions, services []string) er
 	return err
 }
 
-// write writes what the flags ask for: a list, or the whole file.
-func (o configOptions) write(w io.Writer, r *spec.Result) error {
+// write writes what the flags ask for, without the values that are hidden: a
+// list, or the whole file.
+func (o configOptions) write(w io.Writer, r *spec.Result, hidden *redact.Set) error {
 	for _, list := range []struct {
 		asked bool
 		names func() []string
@@ -144,7 +160,7 @@ func (o configOptions) write(w io.Writer, r *spec.Result) error {
 	} {
 		if list.asked {
 			for _, name := range list.names() {
-				fmt.Fprintln(w, name)
+				fmt.Fprintln(w, hidden.Text(name))
 			}
 			return nil
 		}
@@ -153,9 +169,13 @@ func (o configOptions) write(w io.Writer, r *spec.Result) error {
 	case o.hash != "":
 		return writeHashes(w, r.Hashes(), o.hash)
 	case o.variables:
-		return writeVariables(w, r.Variables(), o.format)
+		return writeVariables(w, r.Variables(), o.format, hidden)
 	}
-	text, err := r.Config(o.format)
+	hide := hidden.YAML
+	if o.format == formatJSON {
+		hide = hidden.JSON
+	}
+	text, err := r.Config(o.format, hide)
 	if err != nil {
 		return err
 	}
@@ -184,7 +204,11 @@ type variableRow struct {
 	Required                          bool
 }
 
-func writeVariables(w io.Writer, variables []spec.Variable, format string) error {
+func writeVariables(w io.Writer, variables []spec.Variable, format string, hidden *redact.Set) error {
+	for i := range variables {
+		v := &variables[i]
+		v.Default, v.Alternate = hidden.Text(v.Default), hidden.Text(v.Alternate)
+	}
 	if format == formatJSON {
 		rows := map[string]variableRow{}
 		for _, v := range variables {

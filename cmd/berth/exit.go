@@ -9,6 +9,7 @@ import (
 
 	"berth/api"
 	"berth/cli"
+	"berth/redact"
 )
 
 // Exit codes of berth. exec and `up --exit-code-from` pass on a container's
@@ -55,13 +56,13 @@ func (a *app) report(ctx context.Context, err error) int {
 	switch {
 	case errors.As(err, &e):
 		if e.err != nil {
-			printError(a.stderr, e.err)
+			printError(a.stderr, &a.secrets, e.err)
 		}
 		return e.code
 	case interruptedBy(ctx, err):
 		return exitInterrupted
 	}
-	printError(a.stderr, err)
+	printError(a.stderr, &a.secrets, err)
 	return exitError
 }
 
@@ -73,15 +74,15 @@ func interruptedBy(ctx context.Context, err error) bool {
 
 // printError writes `error: …` and, when there is one, `hint: …`. Further
 // lines of the text are facts that belong to it and stay lines.
-func printError(w io.Writer, err error) {
-	for i, line := range strings.Split(strings.TrimSpace(err.Error()), "\n") {
+func printError(w io.Writer, secrets *redact.Set, err error) {
+	for i, line := range strings.Split(strings.TrimSpace(secrets.Text(err.Error())), "\n") {
 		if i == 0 {
 			line = "error: " + line
 		}
 		fmt.Fprintln(w, cli.Escape(line))
 	}
 	if hint := hintOf(err); hint != "" {
-		fmt.Fprintln(w, "hint: "+cli.Escape(hint))
+		fmt.Fprintln(w, "hint: "+cli.Escape(secrets.Text(hint)))
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth/spec"
 )
 
 type lintOptions struct {
@@ -41,7 +40,7 @@ func (a *app) lint(ctx context.Context, o lintOptions) error {
 	if err != nil {
 		return err
 	}
-	result, err := spec.Load(ctx, options)
+	result, err := a.read(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -54,12 +53,12 @@ func (a *app) lint(ctx context.Context, o lintOptions) error {
 		if err != nil {
 			return err
 		}
-		if _, err := a.stdout.Write(text); err != nil {
+		if _, err := a.stdout.Write(a.secrets.JSON(text)); err != nil {
 			return err
 		}
 	} else {
 		screen := a.out()
-		if err := found.Format(screen, screen.Colour); err != nil {
+		if err := a.printInFull(screen, found); err != nil {
 			return err
 		}
 		if len(found) == 0 {

@@ -59,7 +59,7 @@ func (a *app) publish(ctx context.Context, o publishOptions, ref string) error {
 		return err
 	}
 	options.AllResources = true
-	result, err := spec.Load(ctx, options)
+	result, err := a.read(ctx, options)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (a *app) push(ctx context.Context, refs []string, goOn, quiet bool) error {
 	for _, ref := range refs {
 		err := a.carry(client.PushImage(ctx, api.ImagePushRequest{Reference: ref, Auth: auths}))
 		if err != nil && goOn && ctx.Err() == nil {
-			printError(a.stderr, err)
+			printError(a.stderr, &a.secrets, err)
 			continue
 		}
 		if err != nil {

@@ -150,7 +150,7 @@ func (a *app) addVolume(ctx context.Context, st *spec.Stack, key string) error {
 		return err
 	}
 	o.AllResources = true
-	result, err := spec.Load(ctx, o)
+	result, err := a.read(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -83,8 +83,14 @@ func (c *contents) scoped(ctx context.Context) (string, *api.Client, error) {
 // maxRead is above what the agent takes: its error names the limit.
 const maxRead = 2 << 20
 
-// read reads a content: from a file, from stdin, or typed without echo.
-func (c *contents) read(name, file string) ([]byte, error) {
+// read reads a content: from a file, from stdin, or typed without echo. No
+// error will show it.
+func (c *contents) read(name, file string) (content []byte, err error) {
+	defer func() {
+		if c.kind == api.KindSecret {
+			c.secrets.Add(content)
+		}
+	}()
 	in := c.stdin
 	switch {
 	case file != "" && file != "-":
@@ -103,7 +109,7 @@ func (c *contents) read(name, file string) ([]byte, error) {
 		}
 		return typed, nil
 	}
-	content, err := io.ReadAll(io.LimitReader(in, maxRead))
+	content, err = io.ReadAll(io.LimitReader(in, maxRead))
 	if err != nil {
 		return nil, fmt.Errorf("read the %s: %w", c.kind, err)
 	}

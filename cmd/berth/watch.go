@@ -16,7 +16,6 @@ import (
 	"berth/api"
 	"berth/archive"
 	"berth/cli"
-	"berth/spec"
 )
 
 type watchOptions struct {
@@ -77,7 +76,7 @@ func (a *app) newWatching(ctx context.Context, client *api.Client, o watchOption
 		return nil, err
 	}
 	load.Services = services
-	result, err := spec.Load(ctx, load)
+	result, err := a.read(ctx, load)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +129,7 @@ func (w *watching) say(format string, args ...any) {
 // report tells of what failed; the watch goes on.
 func (w *watching) report(err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
-		printError(w.stderr, err)
+		printError(w.stderr, &w.secrets, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"os"
 
@@ -12,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/agent"
+	"berth/redact"
 )
 
 // agentOptions are the flags that every command of berthd shares.
 type agentOptions struct {
 	root, run, config string
 	verbose           bool
+	redact            redact.Set // of all that this process says
 }
 
 func (o *agentOptions) flags(f *pflag.FlagSet) {
@@ -43,11 +46,13 @@ func (o *agentOptions) load() (agent.Config, error) {
 		level = slog.LevelDebug
 	}
 	c.Root, c.Run, c.Version = abs(o.root), abs(o.run), version
-	c.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	c.Redact = &o.redact
+	c.Log = slog.New(slog.NewTextHandler(o.redact.Writer(os.Stderr), &slog.HandlerOptions{Level: level}))
+	log.SetOutput(o.redact.Writer(os.Stderr)) // of libraries
 	return c, nil
 }
 
-func runAgent(ctx context.Context, o agentOptions) error {
+func runAgent(ctx context.Context, o *agentOptions) error {
 	if os.Geteuid() != 0 {
 		return errors.New("berthd needs root: it makes namespaces, mounts and firewall rules")
 	}

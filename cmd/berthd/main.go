@@ -23,16 +23,17 @@ func main() {
 		initproc.Main()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := newRoot().ExecuteContext(ctx)
+	var o agentOptions
+	defer o.redact.Guard()
+	err := newRoot(&o).ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, "error:", o.redact.Text(err.Error()))
+		os.Exit(1) //nolint:gocritic // there is no panic to guard against any more
 	}
 }
 
-func newRoot() *cobra.Command {
-	var o agentOptions
+func newRoot(o *agentOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "berthd",
 		Short: "Run Berth's agent",
@@ -51,7 +52,7 @@ EXIT STATUS
 		RunE:          func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), o) },
 	}
 	o.flags(cmd.PersistentFlags())
-	cmd.AddCommand(newDataplane(&o), newDoctor(&o), newStop(&o))
+	cmd.AddCommand(newDataplane(o), newDoctor(o), newStop(o))
 	return cmd
 }
 
