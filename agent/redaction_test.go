@@ -106,7 +106,8 @@ func TestRedaction_NoAnswerTellsASecret_ButTheLogsOfTheContainer(t *testing.T) {
 func TestRedaction_WhatIsKept_IsKnownToTheNextAgent(t *testing.T) {
 	simulate(t, func(b *bench) {
 		for _, set := range []api.ContentSet{
-			{Name: "key", Content: []byte("the first value")}, {Name: "key", Content: []byte("the second value")},
+			{Name: "key", Content: []byte("the first value")},
+			{Name: "key", Content: []byte("the second value")},
 			{Stack: "shop", Name: "swordfish-key", Content: []byte("swordfish")},
 		} {
 			if _, _, err := b.setContent(api.KindSecret, &set); err != nil {

@@ -129,7 +129,8 @@ func (c *change) annotate(stack string, n uint64, state, reason string) {
 // prune deletes all revisions of a stack but the newest ones and keep.
 func (c *change) prune(stack string, keep ...uint64) { c.kept[stack] = keep }
 
-func (c *change) putStack(s store.Stack)                 { c.w.cleanStack(&s); c.stacks[s.Name] = &s }
+func (c *change) putStack(s store.Stack) { c.w.cleanStack(&s); c.stacks[s.Name] = &s }
+
 func (c *change) putRevision(n string, r store.Revision) { c.w.cleanRevision(&r); c.revisions[n] = &r }
 func (c *change) putTask(t store.Task)                   { c.w.cleanTask(&t); c.tasks[t.ID] = &t }
 func (c *change) putNetwork(n store.Network)             { c.networks[n.Name] = &n }

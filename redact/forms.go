@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -47,13 +46,22 @@ func forms(v string) []string {
 	}
 	add(url.QueryEscape(v), url.PathEscape(v), strings.TrimPrefix(url.UserPassword("", v).String(), ":"))
 	add(hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))))
-	add(strings.Trim(fmt.Sprint([]byte(v)), "[]"))
+	add(numbers(v))
 	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for shift := range 3 {
 			add(aligned(enc, v, shift))
 		}
 	}
 	return out
+}
+
+// numbers is v as %v prints bytes.
+func numbers(v string) string {
+	out := make([]byte, 0, 4*len(v))
+	for _, b := range []byte(v) {
+		out = append(strconv.AppendInt(out, int64(b), 10), ' ')
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // quoted are the inner parts of v as a Go and a JSON string.

@@ -38,16 +38,18 @@ var awkward = []string{
 
 // shown are ways in which a program writes a value.
 var shown = map[string]func(v string) string{
-	"bare":         func(v string) string { return "it is " + v + "." },
-	"%q":           func(v string) string { return fmt.Sprintf("it is %q.", v) },
-	"%q of %q":     func(v string) string { return fmt.Sprintf("%q", fmt.Sprintf("it is %q.", v)) },
-	"%+q":          func(v string) string { return fmt.Sprintf("it is %+q.", v) },
-	"bytes":        func(v string) string { return fmt.Sprint("it is ", []byte(v)) },
-	"%x":           func(v string) string { return fmt.Sprintf("it is %x.", v) },
-	"%X":           func(v string) string { return fmt.Sprintf("it is %X.", v) },
-	"query":        func(v string) string { return "http://host/?password=" + url.QueryEscape(v) + "&more=1" },
-	"path":         func(v string) string { return "http://host/" + url.PathEscape(v) + "/more" },
-	"userinfo":     func(v string) string { return (&url.URL{Scheme: "http", User: url.UserPassword("me", v), Host: "host"}).String() },
+	"bare":     func(v string) string { return "it is " + v + "." },
+	"%q":       func(v string) string { return fmt.Sprintf("it is %q.", v) },
+	"%q of %q": func(v string) string { return fmt.Sprintf("%q", fmt.Sprintf("it is %q.", v)) },
+	"%+q":      func(v string) string { return fmt.Sprintf("it is %+q.", v) },
+	"bytes":    func(v string) string { return fmt.Sprintf("it is %v", []byte(v)) },
+	"%x":       func(v string) string { return fmt.Sprintf("it is %x.", v) },
+	"%X":       func(v string) string { return fmt.Sprintf("it is %X.", v) },
+	"query":    func(v string) string { return "http://host/?password=" + url.QueryEscape(v) + "&more=1" },
+	"path":     func(v string) string { return "http://host/" + url.PathEscape(v) + "/more" },
+	"userinfo": func(v string) string {
+		return (&url.URL{Scheme: "http", User: url.UserPassword("me", v), Host: "host"}).String()
+	},
 	"base64":       func(v string) string { return base64.StdEncoding.EncodeToString([]byte(v)) },
 	"basic auth":   func(v string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+v)) },
 	"base64 after": func(v string) string { return base64.URLEncoding.EncodeToString([]byte("ab" + v + "more")) },
@@ -187,7 +189,8 @@ func TestJSON_StaysWhatItWas(t *testing.T) {
 	}
 	in := answer{
 		1234567890, time.Date(2026, 11, 24, 1, 2, 3, 0, time.UTC), `it is "swordfish\" pass"word" <12345678>`,
-		map[string]string{"A": "a\nb\nc\nd\ne", "swordfish": "2026-11-24"}, "web",
+		map[string]string{"A": "a\nb\nc\nd\ne", "swordfish": "2026-11-24"},
+		"web",
 	}
 	text, err := json.Marshal(in)
 	if err != nil {

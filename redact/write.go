@@ -109,7 +109,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Guard, deferred first in a goroutine, ends the process on a panic as Go does,
+// Guard is deferred first in a goroutine: it ends the process on a panic as Go does,
 // with exit code 2, but says what it says without values, nor the arguments of
 // the calls. Without a Set it does nothing.
 func (s *Set) Guard() {

@@ -148,7 +148,7 @@ configs:
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := r.Config("yaml")
+		out, err := r.Config("yaml", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

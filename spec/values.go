@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"gopkg.in/yaml.v3"
 )
 
 // SecretValues are the values of the secrets that stand in files and variables
@@ -28,22 +29,12 @@ func (l *loading) secretValues() [][]byte {
 		}
 	}
 	for _, src := range slices.Concat(l.main, slices.Collect(maps.Values(l.bySource))) {
-		dir := filepath.Dir(src.path)
-		for _, doc := range src.docs {
-			if len(doc.Content) == 0 {
-				continue
+		for _, n := range src.secrets() {
+			if file := get(n, "file"); file != nil {
+				files = append(files, below(filepath.Dir(src.path), file.Value), file.Value)
 			}
-			secrets := get(doc.Content[0], "secrets")
-			if secrets == nil {
-				continue
-			}
-			for i := 1; i < len(secrets.Content); i += 2 {
-				if n := get(secrets.Content[i], "file"); n != nil {
-					files = append(files, below(dir, n.Value), n.Value)
-				}
-				if n := get(secrets.Content[i], "environment"); n != nil {
-					variables = append(variables, n.Value)
-				}
+			if variable := get(n, "environment"); variable != nil {
+				variables = append(variables, variable.Value)
 			}
 		}
 	}
@@ -65,6 +56,21 @@ func (l *loading) secretValues() [][]byte {
 	for _, name := range slices.Compact(variables) {
 		if value := l.in.environ[name]; name != "" && value != "" {
 			out = append(out, []byte(value))
+		}
+	}
+	return out
+}
+
+// secrets are the top-level secrets as they are written.
+func (s *source) secrets() (out []*yaml.Node) {
+	for _, doc := range s.docs {
+		if len(doc.Content) == 0 {
+			continue
+		}
+		if all := get(doc.Content[0], "secrets"); all != nil {
+			for i := 1; i < len(all.Content); i += 2 {
+				out = append(out, all.Content[i])
+			}
 		}
 	}
 	return out
