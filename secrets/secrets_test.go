@@ -199,10 +199,18 @@ func TestDeliver_OwnersModesAndContent(t *testing.T) {
 			t.Errorf("writing: %v", err)
 		}
 		options := mountOptions(t, dir)
-		for _, o := range []string{"nosuid", "nodev", "noexec", "ro"} {
+		promised := []string{"nosuid", "nodev", "noexec", "ro"}
+		if knowsNoswap(t) {
+			promised = append(promised, "noswap")
+		}
+		for _, o := range promised {
 			if !strings.Contains(","+options+",", ","+o+",") {
 				t.Errorf("mounted %s, without %s", options, o)
 			}
+		}
+		var fs unix.Statfs_t
+		if err := unix.Statfs(dir, &fs); err != nil || fs.Blocks*uint64(fs.Bsize) > maxDelivery || fs.Bavail > 1 {
+			t.Errorf("%d blocks, %d of them free, %v", fs.Blocks, fs.Bavail, err)
 		}
 		if n := strings.Count(allMounts(t), " "+dir+" "); n != 1 {
 			t.Errorf("%d mounts at %s", n, dir)
@@ -216,6 +224,19 @@ func TestDeliver_OwnersModesAndContent(t *testing.T) {
 	if _, err := os.Lstat(s.dir("task1")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the folder is left: %v", err)
 	}
+}
+
+// knowsNoswap says whether the kernel has tmpfs's noswap (6.4).
+func knowsNoswap(t *testing.T) bool {
+	t.Helper()
+	dir := t.TempDir()
+	if unix.Mount("tmpfs", dir, "tmpfs", 0, "noswap") != nil {
+		return false
+	}
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	return true
 }
 
 func allMounts(t *testing.T) string {
@@ -232,7 +253,7 @@ func mountOptions(t *testing.T, dir string) string {
 	for line := range strings.Lines(allMounts(t)) {
 		f := strings.Fields(line)
 		if len(f) > 5 && f[4] == dir {
-			return f[5]
+			return f[5] + "," + f[len(f)-1] // of the mount and of the file system
 		}
 	}
 	t.Fatalf("%s is not mounted", dir)
