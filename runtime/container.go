@@ -26,9 +26,8 @@ type Config struct {
 	CDI []string
 	// Conmon is its path; "" looks in PATH and /usr/libexec, /usr/lib.
 	Conmon string
-	// Init is the path of a static program that calls initproc.Main when its
-	// name is initproc.Name or initproc.EnvName: berthd itself. Needed for
-	// Container.Init and Container.EnvFile.
+	// Init is the path of a static program that imports initproc: berthd itself.
+	// Needed for Container.Init and Container.EnvFile.
 	Init string
 	// Warn is told what was changed in a container that could not be made as
 	// asked (a limit clamped, an option ignored). It may be called from

@@ -331,7 +331,7 @@ func TestInit_ReapsAndPassesOn(t *testing.T) {
 func initBinary(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	src := "package main\n\nimport \"berth/runtime/initproc\"\n\nfunc main() { initproc.Main() }\n"
+	src := "package main\n\nimport _ \"berth/runtime/initproc\"\n\nfunc main() {}\n"
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(src), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -3,13 +3,7 @@ package runtime
 import (
 	"testing"
 
-	"berth/runtime/initproc"
 	"berth/testbed"
 )
 
-func TestMain(m *testing.M) {
-	if initproc.Called() {
-		initproc.Main()
-	}
-	testbed.Main(m)
-}
+func TestMain(m *testing.M) { testbed.Main(m) }

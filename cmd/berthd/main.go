@@ -12,16 +12,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth/runtime/initproc"
+	_ "berth/runtime/initproc" // berthd is that program too
 )
 
 // version is set by the build.
 var version = "dev"
 
 func main() {
-	if initproc.Called() {
-		initproc.Main()
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	var o agentOptions
 	defer o.redact.Guard()

@@ -1,13 +1,9 @@
 package initproc
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,24 +29,23 @@ func environ(args []string) int {
 	}
 	entries, err := readEntries(args[0])
 	if err != nil {
-		return fail(EnvName, exitCannotRun, fmt.Errorf("read the variables of secrets: %w", err))
+		return fail(EnvName, exitCannotRun, problem("read the variables of secrets", err))
 	}
-	keep := strings.Split(args[1], ",")
+	keep := "," + args[1] + ","
 	for _, e := range entries {
 		name, value, ok := strings.Cut(e, "=")
-		if !ok || slices.Contains(keep, name) {
+		if !ok || strings.Contains(keep, ","+name+",") {
 			continue
 		}
 		if err := os.Setenv(name, value); err != nil {
-			return fail(EnvName, exitCannotRun, fmt.Errorf("set the variable %s: %w", name, err))
+			return fail(EnvName, exitCannotRun, problem("set the variable "+name, err))
 		}
 	}
-	path, err := exec.LookPath(args[2])
-	if err != nil && !errors.Is(err, exec.ErrDot) {
-		return fail(EnvName, exitCode(err), err)
+	path, err := lookPath(args[2])
+	if err == nil {
+		err = syscall.Exec(path, args[2:], os.Environ())
 	}
-	err = syscall.Exec(path, args[2:], os.Environ())
-	return fail(EnvName, exitCode(err), fmt.Errorf("run %s: %w", args[2], err))
+	return fail(EnvName, exitCode(err), problem(args[2], err))
 }
 
 func readEntries(source string) ([]string, error) {
@@ -66,11 +61,9 @@ func readEntries(source string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for e := range bytes.SplitSeq(data, []byte{0}) {
-		if len(e) > 0 {
-			out = append(out, string(e))
-		}
+	text := strings.TrimSuffix(string(data), "\x00")
+	if text == "" {
+		return nil, nil
 	}
-	return out, nil
+	return strings.Split(text, "\x00"), nil
 }

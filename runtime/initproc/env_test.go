@@ -11,13 +11,6 @@ import (
 	"berth/runtime/initproc"
 )
 
-func TestMain(m *testing.M) {
-	if initproc.Called() {
-		initproc.Main()
-	}
-	os.Exit(m.Run())
-}
-
 // wrap runs the test's own program as berth-env.
 func wrap(t *testing.T, values string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
