@@ -15,17 +15,24 @@ type reader func(digest string) ([]byte, error)
 // checkContents finds contents that can't be delivered as it is asked for.
 func (a *Agent) checkContents(r *store.Revision, read reader) error {
 	var errs *multierror.Error
-	for _, name := range sortedKeys(r.Stack.Services) {
-		s := r.Stack.Services[name]
-		all, err := deliveries(&s, r)
+	check := func(at string, s *spec.Service) {
+		all, err := deliveries(s, r)
 		if err != nil {
-			return err
+			errs = multierror.Append(errs, placed(&r.Stack, at, err))
 		}
 		for _, d := range all {
-			if err := a.checkDelivery(&d, &s, r, read); err != nil {
-				errs = multierror.Append(errs, placed(&r.Stack, "services."+name+"."+d.at, err))
+			if err := a.checkDelivery(&d, s, r, read); err != nil {
+				errs = multierror.Append(errs, placed(&r.Stack, at+"."+d.at, err))
 			}
 		}
+	}
+	for _, name := range sortedKeys(r.Stack.Services) {
+		s := r.Stack.Services[name]
+		check("services."+name, &s)
+	}
+	for _, name := range sortedKeys(r.Stack.Jobs) {
+		j := r.Stack.Jobs[name]
+		check("jobs."+name, &j.Service)
 	}
 	return errs.ErrorOrNil()
 }

@@ -182,8 +182,8 @@ func hinted(hint string, err error) error {
 	return err
 }
 
-// users are the stacks, with their services, whose wanted revision has a
-// content: STACK/SERVICE.
+// users are the stacks, with their services and jobs, whose wanted revision has
+// a content: STACK/SERVICE.
 func users(v view, c *store.Content, shadowed func(stack string) bool) []string {
 	out := []string{}
 	for _, name := range sortedKeys(v.revisions) {
@@ -195,14 +195,21 @@ func users(v view, c *store.Content, shadowed func(stack string) bool) []string 
 		if c.Kind == api.KindConfig {
 			files = r.Stack.Configs
 		}
-		for _, service := range sortedKeys(r.Stack.Services) {
-			s := r.Stack.Services[service]
+		has := func(s *spec.Service) bool {
 			mounts := s.Secrets
 			if c.Kind == api.KindConfig {
 				mounts = s.Configs
 			}
-			if slices.ContainsFunc(mounts, func(m spec.FileMount) bool { f := files[m.Source]; return f.External && f.Name == c.Name }) {
+			return slices.ContainsFunc(mounts, func(m spec.FileMount) bool { f := files[m.Source]; return f.External && f.Name == c.Name })
+		}
+		for _, service := range sortedKeys(r.Stack.Services) {
+			if s := r.Stack.Services[service]; has(&s) {
 				out = append(out, name+"/"+service)
+			}
+		}
+		for _, job := range sortedKeys(r.Stack.Jobs) {
+			if j := r.Stack.Jobs[job]; has(&j.Service) {
+				out = append(out, name+"/"+job)
 			}
 		}
 	}
@@ -347,13 +354,24 @@ func (a *Agent) rollContent(ctx context.Context, kind, name string, req *api.Con
 			Stack: rev.Stack, NoRecreate: true, Roll: kind + "/" + name, Wait: req.Wait, Actor: req.Actor,
 		}, report)
 		if err != nil {
-			return nil, fmt.Errorf("stack %s: %w", stack, err)
+			return nil, refusedContent(kind, name, stack, c.Current, err)
 		}
 		if ended.Outcome != api.OutcomeDone {
 			done = ended
 		}
 	}
 	return done, nil
+}
+
+// refusedContent is what kept a stack from a content's new version, with the
+// way back: the store has it already.
+func refusedContent(kind, name, stack string, version uint64, err error) error {
+	p := *problem(fmt.Errorf("stack %s: %w", stack, err))
+	if p.Code == api.CodeInvalid && version > 1 {
+		p.Hint = strings.TrimPrefix(p.Hint+"; ", "; ") + fmt.Sprintf("stack %s keeps the version that it has: take version %d back with `berth %s rollback %s`",
+			stack, version, command(kind), name)
+	}
+	return &p
 }
 
 // stacksOf are the stacks of STACK/SERVICE names, each once.
