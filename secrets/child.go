@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -87,7 +88,11 @@ func (c *child) run(ctx context.Context) ([]byte, error) {
 		cmd.Stdin = bytes.NewReader(c.stdin)
 	}
 	cmd.WaitDelay = groupPatience
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A killed agent takes it along. The kernel means the thread that has started
+	// it, so that one must stay.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if c.offline {
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
 	}

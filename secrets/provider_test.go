@@ -2,6 +2,7 @@ package secrets
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -102,6 +103,36 @@ func TestAsk_WhatGoesWrong(t *testing.T) {
 	if e, _ := err.(*SourceError); e == nil || !strings.HasSuffix(e.Hint, dir+`/fails 'it'\''s' plain`) { //nolint:errorlint // bare
 		t.Errorf("hint of %+v", err)
 	}
+}
+
+// askForever says, in the environment, that the test is the agent that dies.
+const askForever = "BERTH_TEST_ASK_FOREVER"
+
+func TestAsk_KilledAgent_TakesTheProviderAlong(t *testing.T) {
+	s, dir := withProviders(t, map[string]string{"hangs": `echo $$ >"$1"; exec sleep 60`})
+	if pidfile := os.Getenv(askForever); pidfile != "" {
+		_, err := s.Ask(t.Context(), Question{Command: "hangs", Args: []string{pidfile}, Timeout: time.Minute, Limit: 1})
+		t.Fatal(err)
+	}
+	pidfile := filepath.Join(dir, "pid")
+	agent := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	agent.Env = append(os.Environ(), askForever+"="+pidfile)
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		if pid, err := os.ReadFile(pidfile); err == nil && strings.HasSuffix(string(pid), "\n") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the provider was never asked")
+		}
+	}
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = agent.Wait() // it was killed
+	wantGone(t, pidfile)
 }
 
 func TestAsk_WhatOthersThanRootCouldChange_IsNotRun(t *testing.T) {
