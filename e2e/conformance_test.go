@@ -3,12 +3,14 @@ package e2e_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,25 +70,21 @@ func playConformance(t *testing.T, which, builder string) {
 	journal, devices, providers := filepath.Join(t.TempDir(), "journal"), t.TempDir(), t.TempDir()
 	m := newMachine(t, "labels: {disk: ssd}", "journal: "+journal, "cdi: ["+devices+"]", "generic_resources: {SSD: 2}", "providers: "+providers)
 	m.must(t, "ls") // starts the agent
-	c := &tally{T: t}
-	t.Cleanup(func() {
-		t.Logf("conformance: %d of %d scripts played", c.played-len(c.skipped), c.played)
-		for _, s := range c.skipped {
-			t.Logf("not on this machine: %s", s)
+	has := func(name string) (bool, error) {
+		if name == "buildah" || name == "buildkit" {
+			return name == builder, nil
 		}
-	})
+		return capability(name)
+	}
+	c := &tally{T: t, missing: map[string]string{}}
+	t.Cleanup(func() { c.tell(t, scripts, has) })
 	testscript.RunT(c, testscript.Params{
 		Files: scripts,
 		Setup: func(env *testscript.Env) error {
 			env.Vars = append(env.Vars, "JOURNAL="+journal, "CDI_DIR="+devices, "PROVIDERS="+providers)
 			return m.script(t, env)
 		},
-		Condition: func(name string) (bool, error) {
-			if name == "buildah" || name == "buildkit" {
-				return name == builder, nil
-			}
-			return capability(name)
-		},
+		Condition: has,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"berth": func(ts *testscript.TestScript, neg bool, args []string) {
 				switch err := ts.Exec("berth", args...); {
@@ -118,10 +116,14 @@ func playConformance(t *testing.T, which, builder string) {
 // script gives a script its stack on m.
 func (m *machine) script(t *testing.T, env *testscript.Env) error {
 	name := strings.TrimPrefix(filepath.Base(env.WorkDir), "script-")
+	home := filepath.Join(env.WorkDir, ".home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return err
+	}
 	env.Vars = append(env.Vars,
 		"PATH="+filepath.Dir(program(t, "berth"))+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"BERTH_ROOT="+m.root, "BERTH_RUN="+m.run, "BERTH_CONFIG="+m.config,
-		"XDG_CACHE_HOME="+filepath.Join(env.WorkDir, ".cache"), // HOME is /no-home, which root can make
+		"HOME="+home, // testscript's is /no-home, which root would make
 		"BLOCKDEVICE="+blockDevice(), "ARCH="+runtime.GOARCH,
 		"COMPOSE_PROJECT_NAME="+name, "REGISTRY="+mirror(t))
 	env.Defer(func() {
@@ -212,29 +214,61 @@ func blockDevice() string {
 	return ""
 }
 
-// tally is a test that counts the scripts under it, and why some were not
-// played.
+// tally is a test that counts the scripts under it that are played, and knows
+// what was missing for others.
 type tally struct {
 	*testing.T
 	all *tally
 
 	mu      sync.Mutex
-	played  int
-	skipped []string
+	begun   []string
+	missing map[string]string // by script
 }
 
 func (c *tally) Run(name string, f func(testscript.T)) {
-	c.mu.Lock()
-	c.played++
-	c.mu.Unlock()
-	c.T.Run(name, func(t *testing.T) { f(&tally{T: t, all: c}) })
+	c.T.Run(name, func(t *testing.T) { // not for those that -run leaves out
+		c.mu.Lock()
+		c.begun = append(c.begun, name)
+		c.mu.Unlock()
+		f(&tally{T: t, all: c})
+	})
 }
 
 func (c *tally) Skip(args ...any) {
 	c.all.mu.Lock()
-	c.all.skipped = append(c.all.skipped, filepath.Base(c.Name())+": "+fmt.Sprint(args...))
+	c.all.missing[filepath.Base(c.Name())] = fmt.Sprint(args...)
 	c.all.mu.Unlock()
 	c.T.Skip(args...)
+}
+
+// guarded is a line of a script for a machine that has something, or lacks it.
+var guarded = regexp.MustCompile(`(?m)^\[(!?)([a-z0-9]+)\] (.*)$`)
+
+// tell logs how many scripts were played, those that were not and why, and
+// those of which some lines were not.
+func (c *tally) tell(t *testing.T, scripts []string, has func(string) (bool, error)) {
+	slices.Sort(c.begun)
+	t.Logf("conformance: %d of %d scripts played, %d for want of something, %d not asked for",
+		len(c.begun)-len(c.missing), len(scripts), len(c.missing), len(scripts)-len(c.begun))
+	for _, name := range c.begun {
+		if why, skipped := c.missing[name]; skipped {
+			t.Logf("not played: %s: this machine lacks %s", name, why)
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(conformance, name+".txtar"))
+		if err != nil {
+			t.Error(err)
+		}
+		lines := map[string]int{} // by what they are for
+		for _, m := range guarded.FindAllStringSubmatch(string(text), -1) {
+			if ok, err := has(m[2]); err == nil && ok == (m[1] == "!") && !strings.HasPrefix(m[3], "skip ") {
+				lines[m[1]+m[2]]++
+			}
+		}
+		for _, condition := range slices.Sorted(maps.Keys(lines)) {
+			t.Logf("in part: %s: %d lines are for [%s]", name, lines[condition], condition)
+		}
+	}
 }
 
 func (c *tally) Verbose() bool { return testing.Verbose() }

@@ -238,6 +238,9 @@ func (r *Runtime) discard(ctx context.Context, t *task, failedCreate bool) error
 		_ = os.Remove(r.LogPath(t.id))
 		_ = os.Remove(r.logDir(t.id)) // only if empty
 	}
+	t.mu.Lock()
+	t.gone = true
+	t.mu.Unlock()
 	err := errors.Join(os.RemoveAll(t.bundle), removeFile(r.exitFile(t.id)))
 	if err != nil {
 		return fmt.Errorf("delete container %s: %w", t.id, err)
@@ -264,11 +267,29 @@ func (r *Runtime) killAll(t *task) {
 	init, conmon := t.handles()
 	if !t.isWhole() {
 		// With the OCI runtime below it: that would go on, and make a cgroup that
-		// nobody knows of.
+		// nobody knows of. One that has not told its pid yet is found by its name.
 		killTree(conmon)
+		for _, pid := range conmonsOf(t.id) {
+			if h := openPid(identify(pid)); h != nil {
+				killTree(h)
+				h.close()
+			}
+		}
 	}
 	_ = init.signal(sigKill)
 	r.cg.kill(r.cgroup(t.id))
+}
+
+// conmonsOf looks through all processes for the conmons of a container.
+func conmonsOf(id string) []int {
+	var out []int
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // a constant pattern
+	for _, dir := range dirs {
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && isConmonOf(pid, id) {
+			out = append(out, pid)
+		}
+	}
+	return out
 }
 
 // runtimeDelete makes the OCI runtime forget the container.

@@ -126,7 +126,7 @@ func (r *Runtime) overdue(t *task) bool {
 	mark := inBundle(t.bundle, "dead")
 	fi, err := os.Stat(mark)
 	if err != nil {
-		_ = os.WriteFile(mark, nil, 0o600)
+		t.note(mark, "")
 		time.AfterFunc(exitGrace, func() { r.settle(t.id) })
 		return false
 	}
@@ -143,7 +143,7 @@ func (r *Runtime) lost(t *task, s Status) Status {
 		s.ExitCode, s.FinishedAt = code, at
 	} else {
 		s.ExitCode, s.FinishedAt = -1, time.Now()
-		_ = os.WriteFile(r.exitFile(t.id), []byte("-1"), 0o600)
+		t.note(r.exitFile(t.id), "-1")
 	}
 	s.OOMKilled = t.oom()
 	return s

@@ -53,6 +53,17 @@ type task struct {
 	conmon  *pidHandle
 	process *specs.Process // of config.json, read at the first exec
 	told    bool           // the exit was put on Exits
+	gone    bool           // its files are being removed
+}
+
+// note writes a file of the container, unless its files are being removed: it
+// would be there for ever.
+func (t *task) note(path, text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.gone {
+		_ = os.WriteFile(path, []byte(text), 0o600) // who reads it can do without
+	}
 }
 
 // closeHandles frees the descriptors. The handles stay: a call that is still

@@ -81,6 +81,9 @@ func runAgent(ctx context.Context, o *agentOptions) error {
 		}
 	}
 	err = a.Run(ctx, ready)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // it was told to end before it had begun
+	}
 	if err := errors.Join(err, a.Close()); err != nil {
 		return fmt.Errorf("the agent ended: %w", err)
 	}
