@@ -27,6 +27,7 @@ const maxRedacted = 10_000
 var verbatim = []string{
 	http.MethodGet + " /v1/stacks/{stack}/logs",
 	http.MethodGet + " /v1/contents/{kind}/{name}",
+	http.MethodPost + " /v1/contents/{kind}",
 }
 
 // redacting takes values out of what h answers. A tar and what goes through a
