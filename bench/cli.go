@@ -22,8 +22,6 @@ const (
 )
 
 // cliCost measures the commands that ask no agent, on a file of 50 services.
-// "cold" is the first time that this file is looked at: its verdict is not
-// remembered yet.
 func cliCost(ctx context.Context, o options, dir string) error {
 	var text strings.Builder
 	text.WriteString("services:\n")
@@ -56,32 +54,25 @@ func cliCost(ctx context.Context, o options, dir string) error {
 	for _, c := range []struct {
 		name string
 		args []string
-		cold bool
 	}{
-		{"version", []string{"version", "--short"}, false},
-		{"completion", []string{"completion", "bash"}, false},
-		{"config -q", []string{"config", "-q"}, false},
-		{"config -q, cold", []string{"config", "-q"}, true},
-		{"config", []string{"config"}, false},
-		{"lint", []string{"lint"}, false},
-		{"complete services", []string{"__complete", "up", ""}, false},
+		{"version", []string{"version", "--short"}},
+		{"completion", []string{"completion", "bash"}},
+		{"config -q", []string{"config", "-q"}},
+		{"config", []string{"config"}},
+		{"lint", []string{"lint"}},
+		{"complete services", []string{"__complete", "up", ""}},
 	} {
 		var took, cpu []time.Duration
 		var peak int64
 		for round := range 4*o.rounds + 1 {
-			cache := filepath.Join(dir, "cache")
-			if c.cold {
-				cache = filepath.Join(dir, fmt.Sprint("cache", round))
-			}
 			cmd := exec.CommandContext(ctx, berth, c.args...)
 			cmd.Dir = dir
-			cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+cache)
 			start := time.Now()
 			if err := cmd.Run(); err != nil {
 				return fmt.Errorf("berth %s: %w", c.name, err)
 			}
 			if round == 0 {
-				continue // fills the page cache, and what is remembered
+				continue // fills the page cache
 			}
 			took = append(took, time.Since(start))
 			use, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -62,11 +61,11 @@ func encryption(name string, content []byte) string {
 	switch {
 	case bytes.HasPrefix(bytes.TrimLeft(content, " \t\r\n"), []byte("{")):
 		return sopsJSON(name, content)
-	case sopsDotenv.Match(content):
+	case sopsDotenv().Match(content):
 		return EncryptedSOPSDotenv
-	case sopsINI.Match(content):
+	case sopsINI().Match(content):
 		return EncryptedSOPSINI
-	case sopsYAML.Match(content):
+	case sopsYAML().Match(content):
 		return EncryptedSOPSYAML
 	}
 	return ""
@@ -74,9 +73,9 @@ func encryption(name string, content []byte) string {
 
 // What SOPS adds to a file: its MAC, where each format has the metadata.
 var (
-	sopsYAML   = regexp.MustCompile(`(?m)^sops:[ \t]*\r?\n(?:[ \t#].*\n|\r?\n|- .*\n)*?[ \t]+mac: ["']?ENC\[`)
-	sopsDotenv = regexp.MustCompile(`(?m)^sops_mac=ENC\[`)
-	sopsINI    = regexp.MustCompile(`(?m)^\[sops\][ \t]*\r?\n(?:[^\[\n].*\n|\r?\n)*?mac[ \t]*=[ \t]*ENC\[`)
+	sopsYAML   = lazy(`(?m)^sops:[ \t]*\r?\n(?:[ \t#].*\n|\r?\n|- .*\n)*?[ \t]+mac: ["']?ENC\[`)
+	sopsDotenv = lazy(`(?m)^sops_mac=ENC\[`)
+	sopsINI    = lazy(`(?m)^\[sops\][ \t]*\r?\n(?:[^\[\n].*\n|\r?\n)*?mac[ \t]*=[ \t]*ENC\[`)
 )
 
 func sopsJSON(name string, content []byte) string {
@@ -118,7 +117,7 @@ const (
 	maxProviderTimeout = time.Minute
 )
 
-var providerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+var providerName = lazy(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
 
 // checkSource checks what says where a config or secret comes from.
 func (l *loading) checkSource(at string, c types.FileObjectConfig) {
@@ -199,7 +198,7 @@ func (l *loading) readProvider(at string, v any, wrong func(path, problem, hint 
 		wrong(path, keyProvider+" has no command", "name a program in the agent's folder of providers")
 	case !isText:
 		wrong(path, keyProvider+" is no text", "write the name of a program, or command, args and timeout")
-	case !providerName.MatchString(name):
+	case !providerName().MatchString(name):
 		wrong(path, fmt.Sprintf("%s is %q", keyProvider, name),
 			"write the file name of a program in the agent's folder of providers (/etc/berth/providers), without a path; arguments go into args")
 	}

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 	"gopkg.in/yaml.v3"
 
@@ -32,16 +31,13 @@ func TestCorpus_VerdictAgreesWithReference(t *testing.T) {
 		compared int
 		slowest  time.Duration
 	)
-	cache := t.TempDir()
 	var g errgroup.Group
 	g.SetLimit(4)
 	start := time.Now()
 	for _, c := range cases {
 		g.Go(func() error {
 			began := time.Now()
-			o := c.Options()
-			o.Cache = cache
-			r, err := spec.Load(t.Context(), o)
+			r, err := spec.Load(t.Context(), c.Options())
 			took := time.Since(began)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.Name, err)
@@ -49,13 +45,6 @@ func TestCorpus_VerdictAgreesWithReference(t *testing.T) {
 			var content []string
 			if r.Stack != nil && c.Refuses == "" {
 				content = compareContent(c, r)
-				again, err := spec.Load(t.Context(), o) // as a file found valid before
-				if err != nil {
-					return fmt.Errorf("%s: %w", c.Name, err)
-				}
-				if diff := cmp.Diff(r.Stack, again.Stack); diff != "" {
-					content = append(content, c.Name+": differs the second time: "+diff)
-				}
 			}
 			mu.Lock()
 			defer mu.Unlock()

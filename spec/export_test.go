@@ -48,3 +48,8 @@ func surveyed(ctx context.Context, o Options) (*loading, error) {
 	}
 	return l, nil
 }
+
+func KnowsSchema(text string) bool { return parseRules(text) != nil }
+
+// Valid and errors of the two readings of the schema.
+func Valid(model map[string]any) error { return valid(model) }

@@ -17,7 +17,7 @@ func loadText(t *testing.T, dir, text string) *spec.Stack {
 	if err := os.WriteFile(filepath.Join(dir, "compose.yaml"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r, err := spec.Load(t.Context(), spec.Options{Dir: dir, Environ: []string{"PORT=7000"}, Cache: filepath.Join(dir, "cache")})
+	r, err := spec.Load(t.Context(), spec.Options{Dir: dir, Environ: []string{"PORT=7000"}})
 	if err != nil {
 		t.Fatal(err)
 	}

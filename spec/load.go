@@ -51,9 +51,6 @@ type Options struct {
 	// AllResources keeps networks, volumes, configs and secrets that no
 	// service uses.
 	AllResources bool
-	// Cache is a folder where Load remembers which files it found valid, so
-	// that it is quicker with them the next time; "" remembers nothing.
-	Cache string
 	// Fetch gives the local file of a remote one, named with -f, under include
 	// or in extends. Remote says what is one. Without them only local files
 	// can be read.
@@ -116,8 +113,8 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 	return r, nil
 }
 
-// warmSchema compiles the Compose schema beside the reading of the files: it
-// takes longer than the rest of the first Load in a process.
+// warmSchema compiles the Compose schema beside what the loader does before it
+// needs it: it takes longer than the rest of the first Load in a process.
 var warmSchema = sync.OnceFunc(func() {
 	go func() { _ = schema.Validate(map[string]any{}) }()
 })
@@ -156,10 +153,6 @@ type loading struct {
 	project *types.Project
 	stack   *Stack
 	model   map[string]any
-	// valid says that the files were found valid before; key is what that is
-	// remembered under.
-	valid bool
-	key   string
 }
 
 func (l *loading) add(d ...Diagnostic) { l.diags = append(l.diags, d...) }
@@ -193,9 +186,7 @@ func (l *loading) run(ctx context.Context) {
 	if l.diags.Errors() {
 		return
 	}
-	if l.valid = l.known(); !l.valid {
-		warmSchema()
-	}
+	go composeRules() // beside the reading of the files
 	l.survey(ctx)
 	if l.diags.Errors() {
 		return
@@ -266,6 +257,7 @@ func (l *loading) compose(ctx context.Context) (err error) {
 	}
 	project, err := l.staged(ctx)
 	if err != nil {
+		warmSchema()
 		project, err = loader.LoadWithContext(ctx, l.details(), l.options)
 	}
 	if err != nil {
@@ -283,9 +275,6 @@ func (l *loading) compose(ctx context.Context) (err error) {
 		}
 	}
 	l.project = project
-	if !l.valid {
-		l.remember()
-	}
 	return nil
 }
 
@@ -305,7 +294,6 @@ func (l *loading) options(o *loader.Options) {
 	o.SkipInterpolation = l.o.NoInterpolate
 	o.SkipNormalization = l.o.NoNormalize
 	o.ResolvePaths = !l.o.NoPathResolution
-	o.SkipValidation = l.valid
 	// Consistency and files are checked here, to report all at once.
 	o.SkipConsistencyCheck = true
 	o.SkipResolveEnvironment = true

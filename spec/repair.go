@@ -45,7 +45,6 @@ func (l *loading) more(ctx context.Context) {
 		return
 	}
 	r := repairs{loading: l}
-	l.key = ""
 	for range min(maxRepairs, maxRepaired/total) {
 		if !r.cutAll() {
 			return

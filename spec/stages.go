@@ -205,12 +205,12 @@ func overlay(ctx context.Context, dict, file map[string]any, opts *loader.Option
 	if err := on(dict, seenByUnicity, override.EnforceUnicity); err != nil {
 		return nil, err
 	}
-	if !opts.SkipValidation {
+	if valid(dict) != nil {
 		if err := schema.Validate(dict); err != nil {
 			return nil, err //nolint:wrapcheck // as above
 		}
-		delete(dict, "version")
 	}
+	delete(dict, "version")
 	for _, stage := range []struct {
 		seen map[string]bool
 		run  stage
@@ -234,11 +234,9 @@ func (l *loading) complete(dict map[string]any, name string, details types.Confi
 	if err != nil {
 		return nil, err
 	}
-	if !l.valid {
-		err := on(dict, seenByValidation, func(d map[string]any) (map[string]any, error) { return d, validation.Validate(d) })
-		if err != nil {
-			return nil, err
-		}
+	err = on(dict, seenByValidation, func(d map[string]any) (map[string]any, error) { return d, validation.Validate(d) })
+	if err != nil {
+		return nil, err
 	}
 	err = on(dict, seenByPaths, func(d map[string]any) (map[string]any, error) {
 		return d, paths.ResolveRelativePaths(d, details.WorkingDir, []paths.RemoteResource{fetcher{l}.Accept})

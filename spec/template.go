@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -366,26 +365,26 @@ func (x *expansion) equal(a any, others ...any) (bool, error) {
 }
 
 var (
-	templatePlace   = regexp.MustCompile(`(?s)^template: t:(\d+)(?::\d+)?: (?:executing "t" at <.*?>: )?(.*)$`)
-	templateQuoted  = regexp.MustCompile(`"(\\.|[^"\\])*"?|<[^>]*>?|'[^']*'?`)
-	templateNoField = regexp.MustCompile(`can't evaluate field (\S+) in type`)
-	templateStarted = regexp.MustCompile(` started at t:(\d+)`)
-	templateNoKey   = regexp.MustCompile(`map has no entry for key "(.*)"`)
+	templatePlace   = lazy(`(?s)^template: t:(\d+)(?::\d+)?: (?:executing "t" at <.*?>: )?(.*)$`)
+	templateQuoted  = lazy(`"(\\.|[^"\\])*"?|<[^>]*>?|'[^']*'?`)
+	templateNoField = lazy(`can't evaluate field (\S+) in type`)
+	templateStarted = lazy(` started at t:(\d+)`)
+	templateNoKey   = lazy(`map has no entry for key "(.*)"`)
 )
 
 // explain turns an error of text/template into one with a line.
 func (t *Template) explain(err error) *TemplateError {
 	out := &TemplateError{Message: err.Error()}
-	if m := templatePlace.FindStringSubmatch(err.Error()); m != nil {
+	if m := templatePlace().FindStringSubmatch(err.Error()); m != nil {
 		out.Line, _ = strconv.Atoi(m[1])
 		out.Message = m[2]
 	}
-	if m := templateStarted.FindStringSubmatch(out.Message); m != nil {
+	if m := templateStarted().FindStringSubmatch(out.Message); m != nil {
 		out.Line, _ = strconv.Atoi(m[1])
 		out.Message = strings.Replace(out.Message, m[0], "", 1)
 	}
 	var own *TemplateError
-	field, key := templateNoField.FindStringSubmatch(out.Message), templateNoKey.FindStringSubmatch(out.Message)
+	field, key := templateNoField().FindStringSubmatch(out.Message), templateNoKey().FindStringSubmatch(out.Message)
 	switch {
 	case errors.As(err, &own):
 		out.Message, out.Hint = own.Message, own.Hint
@@ -396,7 +395,7 @@ func (t *Template) explain(err error) *TemplateError {
 	case key != nil && !t.secret:
 		out.Message, out.Hint = fmt.Sprintf("there is no label %q", key[1]), "write it in deploy.labels of the service"
 	case t.secret:
-		out.Message = templateQuoted.ReplaceAllString(out.Message, "…")
+		out.Message = templateQuoted().ReplaceAllString(out.Message, "…")
 	}
 	return out
 }

@@ -22,7 +22,7 @@ services:
 `
 
 // TestLoad_WatchContent_TheDigestFollowsWhatTheContainerSees changes one thing
-// at a time. The cache of valid files must not hide it.
+// at a time.
 func TestLoad_WatchContent_TheDigestFollowsWhatTheContainerSees(t *testing.T) {
 	for _, c := range []struct {
 		name   string

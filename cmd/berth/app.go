@@ -119,9 +119,6 @@ func (a *app) options() (spec.Options, error) {
 
 		AllResources: a.global.allResources,
 	}
-	if dir, err := os.UserCacheDir(); err == nil {
-		o.Cache = filepath.Join(dir, "berth")
-	}
 	o.Remote, o.Fetch = remote.Is, a.fetch
 	for _, file := range o.Files {
 		if file == "-" && o.Stdin == nil {
