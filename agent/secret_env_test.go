@@ -87,3 +87,15 @@ func TestExit_TheSecretsOfATaskAreGone(t *testing.T) {
 		}
 	})
 }
+
+func TestExit_WhileNoAgentRuns_TheSecretsAreGone(t *testing.T) {
+	simulate(t, func(b *bench) {
+		b.up(withVariable("good"))
+		id := b.id("web/1.1")
+		b.crash(func() { b.containers.exit(id, 1) })
+		b.pass(time.Second)
+		if got := b.secrets.seen(id); got != "" {
+			t.Errorf("a task that has exited has %q", got)
+		}
+	})
+}

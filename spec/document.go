@@ -42,8 +42,8 @@ to the schema of the Compose specification, so every attribute is on it.
   says what to do instead.
 
 An attribute that is not here is a mistake, and an error with its place. Keys
-that begin with ` + "`x-`" + ` are yours, but for [probes](probes.md) and
-[rollouts](rollouts.md).
+that begin with ` + "`x-`" + ` are yours, but for [probes](probes.md),
+[rollouts](rollouts.md) and [secrets](secrets.md).
 `
 
 // ReadablePath is a pattern of Support as a user would write it: NAME for a key
