@@ -209,7 +209,7 @@ func (a *Agent) resolve(ctx context.Context, req *api.ApplyRequest, cur *store.S
 	if err != nil {
 		return nil, err
 	}
-	if err := a.keepAllContents(ctx, st, req.Roll, a.secrets.Put); err != nil {
+	if err := a.keepAllContents(ctx, st, req.Roll, a.secrets.Put, report); err != nil {
 		return nil, err
 	}
 	if err := noteUses(st, a.secrets.Get); err != nil {
@@ -347,11 +347,11 @@ func union[V any](under, over map[string]V) map[string]V {
 }
 
 // keepAllContents is keepContents for the configs and the secrets of st.
-func (a *Agent) keepAllContents(ctx context.Context, st *spec.Stack, roll string, keep func([]byte) (string, error)) error {
+func (a *Agent) keepAllContents(ctx context.Context, st *spec.Stack, roll string, keep func([]byte) (string, error), report func(api.Progress)) error {
 	var errs *multierror.Error
-	configs, err := a.keepContents(ctx, st, api.KindConfig, st.Configs, roll, keep)
+	configs, err := a.keepContents(ctx, st, api.KindConfig, st.Configs, roll, keep, report)
 	errs = multierror.Append(errs, err)
-	kept, err := a.keepContents(ctx, st, api.KindSecret, st.Secrets, roll, keep)
+	kept, err := a.keepContents(ctx, st, api.KindSecret, st.Secrets, roll, keep, report)
 	if errs = multierror.Append(errs, err); errs.Len() > 0 {
 		return errs
 	}
@@ -362,8 +362,8 @@ func (a *Agent) keepAllContents(ctx context.Context, st *spec.Stack, roll string
 // keepContents replaces contents by their digests, which keep gives. External
 // ones get that of the store's current version, unless they have one and roll
 // is another.
-func (a *Agent) keepContents(ctx context.Context, st *spec.Stack, kind string, files map[string]spec.File, roll string, keep func([]byte) (string, error)) (map[string]spec.File, error) {
-	fetched, err := a.fetchContents(ctx, st, kind, files)
+func (a *Agent) keepContents(ctx context.Context, st *spec.Stack, kind string, files map[string]spec.File, roll string, keep func([]byte) (string, error), report func(api.Progress)) (map[string]spec.File, error) {
+	fetched, err := a.fetchContents(ctx, st, kind, files, report)
 	if err != nil {
 		return nil, err
 	}

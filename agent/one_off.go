@@ -242,7 +242,7 @@ func (a *Agent) recordOneOff(ctx context.Context, req *api.RunRequest, r *store.
 	a.contents.RLock()
 	defer a.contents.RUnlock()
 	st := &r.Stack
-	if err := a.keepAllContents(ctx, st, "", a.secrets.Put); err != nil {
+	if err := a.keepAllContents(ctx, st, "", a.secrets.Put, func(api.Progress) {}); err != nil {
 		return "", err
 	}
 	if err := noteUses(st, a.secrets.Get); err != nil {

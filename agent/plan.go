@@ -99,7 +99,7 @@ func (a *Agent) preview(ctx context.Context, req *api.ApplyRequest, cur *store.S
 		}
 		return a.secrets.Get(digest)
 	}
-	if err := a.keepAllContents(ctx, &offline.Stack, req.Roll, digest); err != nil {
+	if err := a.keepAllContents(ctx, &offline.Stack, req.Roll, digest, func(api.Progress) {}); err != nil {
 		return nil, nil, nil, err
 	}
 	if err := noteUses(&offline.Stack, read); err != nil {

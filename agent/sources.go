@@ -23,11 +23,13 @@ const (
 	maxSources = 4 // that are asked at once
 	// providerTimeout bounds what a request may ask for; spec has the same.
 	providerTimeout = time.Minute
+	// slowSource is when a user would like to know what is waited for.
+	slowSource = time.Second
 )
 
 // fetchContents are the plain contents, by key, of those files that do not
 // carry them. All failures are reported together.
-func (a *Agent) fetchContents(ctx context.Context, st *spec.Stack, kind string, files map[string]spec.File) (map[string][]byte, error) {
+func (a *Agent) fetchContents(ctx context.Context, st *spec.Stack, kind string, files map[string]spec.File, report func(api.Progress)) (map[string][]byte, error) {
 	var mu sync.Mutex
 	out, failed := map[string][]byte{}, map[string]error{}
 	var g errgroup.Group
@@ -38,7 +40,9 @@ func (a *Agent) fetchContents(ctx context.Context, st *spec.Stack, kind string, 
 			continue
 		}
 		g.Go(func() error {
+			stop := afterWhile(func() { report(api.Progress{Message: fmt.Sprintf("%s %s: waiting for %s", kind, key, sourceOf(f))}) })
 			content, err := a.fetchContent(ctx, st, kind, key, f)
+			stop()
 			mu.Lock()
 			defer mu.Unlock()
 			out[key], failed[key] = content, err
@@ -56,6 +60,31 @@ func (a *Agent) fetchContents(ctx context.Context, st *spec.Stack, kind string, 
 		}
 	}
 	return out, errs.ErrorOrNil()
+}
+
+// afterWhile calls f after a second, unless it is stopped before; f is not
+// running any more then.
+func afterWhile(f func()) (stop func()) {
+	var wg sync.WaitGroup
+	ended := make(chan struct{})
+	wg.Go(func() {
+		select {
+		case <-ended:
+		case <-time.After(slowSource):
+			f()
+		}
+	})
+	return func() {
+		close(ended)
+		wg.Wait()
+	}
+}
+
+func sourceOf(f spec.File) string {
+	if f.Provider != nil {
+		return "provider " + f.Provider.Command
+	}
+	return "its file to be decrypted"
 }
 
 func (a *Agent) fetchContent(ctx context.Context, st *spec.Stack, kind, key string, f spec.File) (content []byte, err error) {

@@ -125,3 +125,26 @@ func TestApply_SeveralSourcesFail_AllAreTold(t *testing.T) {
 		}
 	})
 }
+
+func TestApply_SlowProvider_IsSaidToBeWaitedFor(t *testing.T) {
+	for takes, want := range map[time.Duration]string{
+		slowSource / 2: "", 2 * slowSource: "secret s: waiting for provider vault",
+	} {
+		simulate(t, func(b *bench) {
+			b.secrets.answers = map[string]string{"vault": "one"}
+			release := b.calls.hold("ask")
+			time.AfterFunc(takes, release)
+			var said []string
+			if _, err := b.apply(b.t.Context(), &api.ApplyRequest{Stack: sourced(provided("vault"))}, func(p api.Progress) {
+				if p.Message != "" {
+					said = append(said, p.Message)
+				}
+			}); err != nil {
+				t.Error(err)
+			}
+			if got := strings.Join(said, ", "); got != want {
+				t.Errorf("%s: said %q", takes, got)
+			}
+		})
+	}
+}
