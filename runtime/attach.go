@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,7 +51,7 @@ func (r *Runtime) Attach(ctx context.Context, id string, s Streams) error {
 	if !init.alive() {
 		return fmt.Errorf("attach to container %s: %w", id, ErrNotRunning)
 	}
-	before := openFiles(t.rec.Conmon.Pid)
+	before := openSockets(t.rec.Conmon.Pid)
 	conn, err := dialAttach(t.bundle)
 	if err != nil {
 		return fmt.Errorf("attach to container %s: %w", id, err)
@@ -106,23 +107,37 @@ const acceptPatience = time.Second
 
 // awaitAccept returns when conmon has accepted a connection: until then it
 // gives the output to its other clients only, and a kernel does not tell. It
-// has one more file open then.
-func awaitAccept(ctx context.Context, pid, before int) {
+// has a socket then that it had not before.
+func awaitAccept(ctx context.Context, pid int, before map[string]bool) {
 	for deadline := time.Now().Add(acceptPatience); ctx.Err() == nil && time.Now().Before(deadline); {
-		if n := openFiles(pid); n == 0 || n > before {
-			return
+		sockets := openSockets(pid)
+		if len(sockets) == 0 {
+			return // it is gone
+		}
+		for s := range sockets {
+			if !before[s] {
+				return
+			}
 		}
 		<-time.After(time.Millisecond)
 	}
 }
 
-// openFiles counts the open files of a process; 0: it is gone.
-func openFiles(pid int) int {
-	entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
+// openSockets are the sockets of a process, by what the kernel calls them. One
+// that is attached to has the one that it listens at.
+func openSockets(pid int) map[string]bool {
+	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return 0
+		return nil
 	}
-	return len(entries)
+	out := map[string]bool{}
+	for _, e := range entries {
+		if target, err := os.Readlink(dir + "/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
+			out[target] = true
+		}
+	}
+	return out
 }
 
 // sendStdin writes at most 8 KiB at a time: that is conmon's buffer.
