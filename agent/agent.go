@@ -122,11 +122,16 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.images, err = images.Open(ctx, images.Config{Root: filepath.Join(a.cfg.Root, "images"), Registries: a.cfg.Registries}); err != nil {
 		return fmt.Errorf("open the image store: %w", err)
 	}
-	if a.secrets, err = secrets.Open(secrets.Config{
+	kept, err := secrets.Open(secrets.Config{
 		Root: filepath.Join(a.cfg.Root, "secrets"), Run: filepath.Join(a.cfg.Run, "secrets"), Identity: a.cfg.Identity,
 		Decrypt: a.cfg.Decrypt, Providers: a.cfg.Providers,
-	}); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("open the secrets: %w", err)
+	}
+	a.secrets = kept
+	if err := kept.Unfinished(); err != nil {
+		a.log.Error("`berth secret rekey` was cut off and can't be ended; until it is, both identities are kept", "err", a.nameDamaged(err))
 	}
 	net, err := overlaynet.Open(overlaynet.Config{
 		Root: filepath.Join(a.cfg.Root, "networks"), Run: a.cfg.Run,

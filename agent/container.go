@@ -152,14 +152,14 @@ func (a *Agent) deliver(t *store.Task, c *runtime.Container) error {
 	}
 	env, err := a.variables(c, &t.Spec, deliveries)
 	if err != nil {
-		return fmt.Errorf("deliver the secrets of %s: %w", t.Name(), err)
+		return fmt.Errorf("deliver the secrets of %s: %w", t.Name(), a.nameDamaged(err))
 	}
 	if env != nil {
 		files = append(files, *env)
 	}
 	dir, err := a.secrets.Deliver(t.ID, files)
 	if err != nil {
-		return fmt.Errorf("deliver the secrets of %s: %w", t.Name(), err)
+		return fmt.Errorf("deliver the secrets of %s: %w", t.Name(), a.nameDamaged(err))
 	}
 	if env != nil {
 		c.EnvFile = filepath.Join(dir, env.Name)

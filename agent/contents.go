@@ -104,7 +104,7 @@ func (a *Agent) updateContents(ctx context.Context, t *store.Task, r *store.Revi
 		return want, nil
 	}
 	if err := a.secrets.Rewrite(t.ID, files); err != nil {
-		return nil, fmt.Errorf("deliver the new contents of %s: %w", t.Name(), err)
+		return nil, fmt.Errorf("deliver the new contents of %s: %w", t.Name(), a.nameDamaged(err))
 	}
 	crash.At("contents.written")
 	for _, name := range sortedKeys(signals) {

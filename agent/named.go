@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-multierror"
+
 	"berth/api"
 	"berth/crash"
 	"berth/secrets"
@@ -47,7 +49,7 @@ func checkSize(kind string, n int) error {
 		limit = maxConfig
 	}
 	if n > limit {
-		return invalid("a %s of %d KiB; at most %d KiB", kind, n>>10, limit>>10)
+		return invalid("a %s of %d bytes; at most %d KiB", kind, n, limit>>10)
 	}
 	return nil
 }
@@ -75,7 +77,10 @@ func (a *Agent) externalContent(st *spec.Stack, kind, key string, f spec.File) (
 			return "", err
 		}
 		if c != nil {
-			return c.Version(c.Current).Digest, nil
+			digest := c.Version(c.Current).Digest
+			// What can't be read must not become a revision.
+			_, err := a.secrets.Get(digest)
+			return digest, a.nameDamaged(err)
 		}
 	}
 	return "", &api.Error{
@@ -93,8 +98,19 @@ func command(kind string) string {
 	return kind
 }
 
-// setContent stores a new version, if it differs from the current one.
+// setContent stores a new version, if it differs from the current one, and
+// forgets those that nobody needs any more.
 func (a *Agent) setContent(kind string, req *api.ContentSet) (*store.Content, bool, error) {
+	c, changed, err := a.addVersion(kind, req)
+	if changed && err == nil {
+		if err := a.sweepSecrets(); err != nil {
+			a.log.Error("collect contents", "err", err) // the next sweep does
+		}
+	}
+	return c, changed, err
+}
+
+func (a *Agent) addVersion(kind string, req *api.ContentSet) (*store.Content, bool, error) {
 	if err := checkContent(kind, req.Stack, req.Name); err != nil {
 		return nil, false, err
 	}
@@ -129,7 +145,7 @@ func (a *Agent) setContent(kind string, req *api.ContentSet) (*store.Content, bo
 				next = c.Versions[n-1].Number + 1
 			}
 			c.Versions = append(c.Versions, store.ContentVersion{
-				Number: next, Digest: digest, Size: len(req.Content), Created: time.Now(), Actor: req.Actor,
+				Number: next, Digest: digest, Size: len(req.Content), Created: time.Now(), Actor: req.Actor, Before: c.Current,
 			})
 			c.Current, changed = next, true
 		}
@@ -140,7 +156,7 @@ func (a *Agent) setContent(kind string, req *api.ContentSet) (*store.Content, bo
 	return &out, changed, err
 }
 
-// stepBack makes the version before the current one the current one.
+// stepBack makes the version that was current before the current one again.
 func (a *Agent) stepBack(kind, stack, name string) (*store.Content, error) {
 	var out store.Content
 	err := a.db.Update(func(tx store.Tx) error {
@@ -152,14 +168,15 @@ func (a *Agent) stepBack(kind, stack, name string) (*store.Content, error) {
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(c.Versions, func(v store.ContentVersion) bool { return v.Number == c.Current })
-		if i < 1 {
+		before := c.Previous()
+		if before == nil {
 			return conflict("", "%s %s has no version before %d", kind, name, c.Current)
 		}
-		c.Current = c.Versions[i-1].Number
+		c.Current = before.Number
 		out = c
 		return store.Put(tx, store.Contents, key, c)
 	})
+	crash.At("named.stepped")
 	return &out, err
 }
 
@@ -287,7 +304,7 @@ func (a *Agent) inspectContent(kind, stack, name string) (*api.Content, error) {
 			return nil, err
 		}
 		if out.Content, err = a.secrets.Get(c.Version(c.Current).Digest); err != nil {
-			return nil, err
+			return nil, a.nameDamaged(err)
 		}
 	}
 	return &out, nil
@@ -310,6 +327,7 @@ func (a *Agent) removeContent(kind, stack, name string) error {
 	if err := a.db.Update(func(tx store.Tx) error { return tx.Delete(store.Contents, store.ContentKey(kind, stack, name)) }); err != nil {
 		return err
 	}
+	crash.At("named.removed")
 	if err := a.sweepSecrets(); err != nil {
 		a.log.Error("collect contents", "err", err)
 	}
@@ -318,7 +336,8 @@ func (a *Agent) removeContent(kind, stack, name string) error {
 
 // rollContent gives a content another version, and every stack that uses it a
 // revision with it. Where a rollout fails it goes back as any other; then its
-// stack has the old version, and the store the new one.
+// stack has the old version, and the store the new one. A stack that can't be
+// changed now does not keep the others from it.
 func (a *Agent) rollContent(ctx context.Context, kind, name string, req *api.ContentRoll, report func(api.Progress)) (*api.Done, error) {
 	if err := checkContent(kind, req.Stack, name); err != nil {
 		return nil, err
@@ -345,6 +364,7 @@ func (a *Agent) rollContent(ctx context.Context, kind, name string, req *api.Con
 		return nil, err
 	}
 	done := &api.Done{Outcome: api.OutcomeDone}
+	var errs *multierror.Error
 	for _, stack := range stacksOf(now.UsedBy) {
 		_, rev := a.w.stack(stack)
 		if rev == nil {
@@ -353,23 +373,27 @@ func (a *Agent) rollContent(ctx context.Context, kind, name string, req *api.Con
 		ended, err := a.applyAndFollow(ctx, &api.ApplyRequest{
 			Stack: rev.Stack, NoRecreate: true, Roll: kind + "/" + name, Wait: req.Wait, Actor: req.Actor,
 		}, report)
-		if err != nil {
-			return nil, refusedContent(kind, name, stack, c.Current, err)
-		}
-		if ended.Outcome != api.OutcomeDone {
+		switch {
+		case err != nil:
+			errs = multierror.Append(errs, notRolled(err, c, stack))
+		case ended.Outcome != api.OutcomeDone:
 			done = ended
 		}
 	}
-	return done, nil
+	return done, errs.ErrorOrNil()
 }
 
-// refusedContent is what kept a stack from a content's new version, with the
-// way back: the store has it already.
-func refusedContent(kind, name, stack string, version uint64, err error) error {
-	p := *problem(fmt.Errorf("stack %s: %w", stack, err))
-	if p.Code == api.CodeInvalid && version > 1 {
+// notRolled is what keeps a stack from a version that is stored already, with
+// the way on: forward where the stack could not be changed now, back where the
+// version itself is refused.
+func notRolled(err error, c *store.Content, stack string) error {
+	p := *problem(err)
+	p.Detail = fmt.Sprintf("stack %s still has another version of %s %s than %d: %s", stack, c.Kind, c.Name, c.Current, p.Detail)
+	if p.Code == api.CodeInvalid && c.Current > 1 {
 		p.Hint = strings.TrimPrefix(p.Hint+"; ", "; ") + fmt.Sprintf("stack %s keeps the version that it has: take version %d back with `berth %s rollback %s`",
-			stack, version, command(kind), name)
+			stack, c.Current, command(c.Kind), c.Name)
+	} else {
+		p.Hint = fmt.Sprintf("the store has version %d: once that is mended, `berth up` gives it to the stack", c.Current)
 	}
 	return &p
 }
@@ -386,22 +410,21 @@ func stacksOf(names []string) []string {
 	return out
 }
 
-// collectVersions forgets the versions of contents that are neither current nor
-// the one before, and that no kept revision has; it adds the digests of the
-// others to used.
+// collectVersions forgets the versions of contents that no kept revision has,
+// but for the current one, the one to go back to, and after that the newer ones,
+// which are wanted again perhaps. It adds the digests of those that stay to used.
 func (a *Agent) collectVersions(tx store.Tx, used map[string]bool) error {
 	var changed []store.Content
+	var kept []store.ContentVersion
 	err := store.Each(tx, store.Contents, "", func(_ string, c store.Content) error {
-		cur := slices.IndexFunc(c.Versions, func(v store.ContentVersion) bool { return v.Number == c.Current })
+		before := c.Previous()
 		var keep []store.ContentVersion
-		for i, v := range c.Versions {
-			if used[v.Digest] || i >= cur-1 {
+		for _, v := range c.Versions {
+			if used[v.Digest] || v.Number >= c.Current || before != nil && v.Number == before.Number {
 				keep = append(keep, v)
 			}
 		}
-		for _, v := range keep {
-			used[v.Digest] = true
-		}
+		kept = append(kept, keep...)
 		if len(keep) < len(c.Versions) {
 			c.Versions = keep
 			changed = append(changed, c)
@@ -410,6 +433,9 @@ func (a *Agent) collectVersions(tx store.Tx, used map[string]bool) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, v := range kept {
+		used[v.Digest] = true
 	}
 	for _, c := range changed {
 		if err := store.Put(tx, store.Contents, store.ContentKey(c.Kind, c.Stack, c.Name), c); err != nil {
@@ -421,12 +447,14 @@ func (a *Agent) collectVersions(tx store.Tx, used map[string]bool) error {
 
 // exported is the whole store for a backup.
 func (a *Agent) exported() ([]secrets.Entry, error) {
+	a.contents.RLock() // nothing is swept meanwhile
+	defer a.contents.RUnlock()
 	var out []secrets.Entry
 	err := a.db.View(func(tx store.Tx) error {
 		return store.Each(tx, store.Contents, "", func(_ string, c store.Content) error {
 			content, err := a.secrets.Get(c.Version(c.Current).Digest)
 			if err != nil {
-				return fmt.Errorf("%s %s: %w", c.Kind, c.Name, err)
+				return fmt.Errorf("%s %s: %w", c.Kind, c.Name, a.nameDamaged(err))
 			}
 			out = append(out, secrets.Entry{Kind: c.Kind, Stack: c.Stack, Name: c.Name, Labels: c.Labels, Content: content})
 			return nil

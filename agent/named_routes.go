@@ -18,6 +18,9 @@ type ContentPath struct {
 	Stack string `query:"stack"`
 }
 
+// maxImport is what the largest export needs in base64.
+const maxImport = 400 << 20
+
 func (a *Agent) contentRoutes(h huma.API) {
 	huma.Register(h, op(http.MethodGet, "/v1/contents/{kind}", "List secrets or configs"),
 		func(_ context.Context, in *struct {
@@ -61,7 +64,9 @@ func (a *Agent) contentRoutes(h huma.API) {
 			}), nil
 		})
 	huma.Register(h, op(http.MethodPost, "/v1/contents/rekey", "Encrypt the store to a new identity"),
-		func(context.Context, *struct{}) (*struct{}, error) { return nil, fail(a.secrets.Rekey()) })
+		func(context.Context, *struct{}) (*struct{}, error) {
+			return nil, fail(a.nameDamaged(a.secrets.Rekey()))
+		})
 	huma.Register(h, op(http.MethodPost, "/v1/contents/recipients", "Say what files may be encrypted to"),
 		func(context.Context, *struct{}) (*reply[[]api.ContentRecipient], error) {
 			list, err := a.recipients()
@@ -79,7 +84,9 @@ func (a *Agent) contentRoutes(h huma.API) {
 			}
 			return &reply[api.ContentArchive]{api.ContentArchive{Data: data}}, nil
 		})
-	huma.Register(h, op(http.MethodPost, "/v1/contents/import", "Import an export"),
+	imports := op(http.MethodPost, "/v1/contents/import", "Import an export")
+	imports.MaxBodyBytes = maxImport
+	huma.Register(h, imports,
 		func(_ context.Context, in *struct{ Body api.ContentImport }) (*reply[[]api.Content], error) {
 			list, err := a.importContents(&in.Body)
 			return &reply[[]api.Content]{list}, fail(err)

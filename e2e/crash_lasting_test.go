@@ -26,8 +26,6 @@ var pointless = map[string]string{
 	"agent/subpath.go mountAside":            "task.furnished follows",
 	"agent/shares.go sharedMemory":           "task.furnished follows",
 	"agent/jobs.go note":                     "job.run is before it",
-	"agent/named.go stepBack":                "one record; asked for again it says that there is no version before",
-	"agent/named.go removeContent":           "one record",
 	"agent/placement.go nodeIdentity":        "the first start of all",
 	"agent/recover.go sweepSecrets":          "collects, at every start and every end of a rollout",
 	"agent/ship.go write":                    "a position: what is shipped twice is not lost",

@@ -98,8 +98,12 @@ type round struct {
 	again bool
 	// still: the command rolls nothing.
 	still bool
+	// late: what it changes comes with the next up.
+	late bool
 	// points are in the order in which agents meet them.
 	points []string
+	// while is looked at after each death, after when all is over.
+	while, after func(*testing.T, *victim)
 	// ends is the state in which the rollout ends: all by itself, but after
 	// again. "": the stack is gone.
 	ends string
@@ -125,7 +129,9 @@ var (
 	down = []string{"down", "--volumes"}
 )
 
-var rounds = []round{{
+var rounds = slices.Concat(lifeRounds, secretRounds, lastRounds)
+
+var lifeRounds = []round{{
 	name: "a first up, not committed", ask: up, again: true, ends: api.RolloutComplete,
 	points: []string{
 		"content.stored", "blob.downloaded", "blob.renamed", "layer.unpacked", "image.discarded",
@@ -206,14 +212,9 @@ var rounds = []round{{
 }, {
 	name: "a job", ask: []string{"job", "run", "tick"}, still: true, again: true, ends: api.RolloutComplete,
 	points: []string{"job.run"},
-}, {
-	name: "a secret is rotated", ask: []string{"secret", "rotate", "word", "--file", wordFile}, again: true, ends: api.RolloutComplete,
-	before: func(t *testing.T, v *victim) { v.write(t, wordFile, "another word") },
-	points: []string{"named.stored", "named.committed"},
-}, {
-	name: "secrets are encrypted anew", ask: []string{"secret", "rekey"}, still: true, ends: api.RolloutComplete,
-	points: []string{"rekey.begun", "rekey.content", "rekey.written"},
-}, {
+}}
+
+var lastRounds = []round{{
 	name: "logs grow", ends: api.RolloutComplete,
 	points: []string{"log.shifted"},
 }, {
@@ -241,7 +242,7 @@ func TestCrash_AtEveryPoint_TheNextAgentEndsIt(t *testing.T) {
 	v.write(t, "compose.yaml", v.compose.text())
 	v.start(t, "")
 	v.answers(t)
-	v.must(t, "secret", "set", "word", "--file", v.path(wordFile))
+	v.must(t, "secret", "set", "word", "--file", filepath.Join(filepath.Dir(v.file), wordFile))
 	recipients := v.must(t, "secret", "recipient") // of files, which a re-key keeps
 	v.other = m.stack(t, "bystander", bystander)
 	v.other.up(t)
@@ -293,6 +294,9 @@ type victim struct {
 	compose compose
 	agent   *exec.Cmd
 	dead    chan struct{} // closes with the end of agent
+	// word is what db has as its secret, and wordPid is db's process.
+	word    string
+	wordPid int
 }
 
 // round kills one agent per point, and waits for what the last one makes of it.
@@ -313,11 +317,20 @@ func (v *victim) round(t *testing.T, r round) {
 		if asked != nil {
 			asked.wait(t, 10*time.Second)
 		}
+		if r.while != nil {
+			r.while(t, v)
+		}
 	}
 	v.start(t, "")
 	v.answers(t)
 	if r.again {
 		v.must(t, v.asks(r)...)
+	}
+	if r.late {
+		v.must(t, up...)
+	}
+	if r.after != nil {
+		defer r.after(t, v)
 	}
 	if r.ends == "" {
 		v.isGone(t)
@@ -373,27 +386,25 @@ func (v *victim) start(t *testing.T, point string) {
 	}()
 }
 
-// end kills the agent that runs.
+// end kills the agent that runs, also one that a command has started which
+// found none.
 func (v *victim) end(t *testing.T) {
 	t.Helper()
 	if v.agent != nil {
 		_ = v.agent.Process.Kill() // it may have ended
 		<-v.dead
+		if pid := v.agentPid(t); slices.Contains(processes("berthd", v.root), pid) && alive(pid) {
+			kill(t, pid)
+		}
 	}
 }
 
-// wordFile has the stack's secret.
-const wordFile = "word.txt"
-
-// path is that of a file beside the Compose file.
-func (v *victim) path(name string) string { return filepath.Join(filepath.Dir(v.file), name) }
-
-// asks is the command of a round.
+// asks is the command of a round, which may name files beside the Compose file.
 func (v *victim) asks(r round) []string {
 	out := slices.Clone(r.ask)
 	for i := range out {
-		if out[i] == wordFile {
-			out[i] = v.path(wordFile)
+		if slices.Contains([]string{wordFile, exportFile, keyFile}, out[i]) {
+			out[i] = filepath.Join(filepath.Dir(v.file), out[i])
 		}
 	}
 	return out

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -212,7 +213,7 @@ func size(n int64) string {
 	case n >= unit*unit:
 		return fmt.Sprintf("%.4g MiB", float64(n)/unit/unit)
 	case n >= unit:
-		return fmt.Sprintf("%.4g KiB", float64(n)/unit)
+		return fmt.Sprintf("%.4g KiB", math.Ceil(float64(n)/unit*10)/10) // up: it is never the limit that it is above
 	}
 	return fmt.Sprintf("%d bytes", n)
 }

@@ -302,6 +302,8 @@ type ContentVersion struct {
 	Size    int       `json:"size"`   // bytes
 	Created time.Time `json:"created"`
 	Actor   string    `json:"actor,omitempty"`
+	// Before is the version that was current when this one was stored; 0: none.
+	Before uint64 `json:"before,omitempty"`
 }
 
 // ContentKey is "kind/stack/name".
@@ -313,6 +315,14 @@ func (c *Content) Version(n uint64) *ContentVersion {
 		if c.Versions[i].Number == n {
 			return &c.Versions[i]
 		}
+	}
+	return nil
+}
+
+// Previous is the version to go back to from the current one, or nil.
+func (c *Content) Previous() *ContentVersion {
+	if now := c.Version(c.Current); now != nil {
+		return c.Version(now.Before)
 	}
 	return nil
 }
