@@ -21,7 +21,8 @@ import (
 type recorded struct {
 	id  string
 	err error
-	// stale: the task exists already, and nothing is to be done.
+	// stale: the task exists already or is not wanted any more: nothing is to be
+	// done.
 	stale bool
 }
 
@@ -55,8 +56,8 @@ func (a *Agent) recordTasks(plan *reconciler.Plan, acts []reconciler.Action) []r
 		}
 		d := a.derive(v, s, r)
 		for i, act := range acts {
-			if id := taskID(s.UID, act.Service, act.Slot, act.Attempt); c.w.tasks[id] != nil {
-				out[i].stale = true // a plan made before it was recorded
+			if id := taskID(s.UID, act.Service, act.Slot, act.Attempt); c.w.tasks[id] != nil || s.Stopped[act.Service] {
+				out[i].stale = true // a plan made before it was recorded, or the user stopped it
 				continue
 			}
 			t, err := a.newTask(c, s, r, d, act)

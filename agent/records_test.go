@@ -3,6 +3,9 @@ package agent
 import (
 	"strings"
 	"testing"
+
+	"berth/api"
+	"berth/reconciler"
 )
 
 func TestTaskID_IsNeverDigitsOnly(t *testing.T) {
@@ -16,4 +19,20 @@ func TestTaskID_IsNeverDigitsOnly(t *testing.T) {
 			t.Fatalf("attempt %d: id %q", attempt, id)
 		}
 	}
+}
+
+// A Ctrl-C fell between a plan and its tasks: one was made and started after
+// `stop` had said that all were stopped.
+func TestRecordTasks_OfAServiceThatWasStoppedSince_MakesNone(t *testing.T) {
+	simulate(t, func(b *bench) {
+		b.up(shop())
+		b.action("shop", api.ActionRequest{Action: api.ActionStop})
+		out := b.recordTasks(&reconciler.Plan{Stack: "shop", Revision: 1}, []reconciler.Action{
+			{Kind: reconciler.CreateTask, Service: "web", Slot: 1, Attempt: 2},
+		})
+		if len(out) != 1 || !out[0].stale || out[0].err != nil {
+			t.Errorf("recorded %+v", out)
+		}
+		b.expectTasks("db/1.1 exited 143", "web/1.1 exited 143")
+	})
 }

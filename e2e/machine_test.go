@@ -91,6 +91,7 @@ func (m *machine) berth(t *testing.T, args ...string) result {
 // feed is berth with text on stdin.
 func (m *machine) feed(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
+	program(t, "berth") // to build it is not the command's time
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
 	return finish(t, m.command(ctx, t, stdin, args...), args)
