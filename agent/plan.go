@@ -62,7 +62,7 @@ func (a *Agent) expectedPlan(req *api.ApplyRequest, cur *store.Stack, rev, next 
 	if req.ExpectPlan == nil {
 		return nil
 	}
-	want, is := *req.ExpectPlan, *a.describe(req, cur, rev, next, record, nil)
+	want, is := *req.ExpectPlan, a.hidden(a.describe(req, cur, rev, next, record, nil))
 	was := want.Images
 	want.Images = nil
 	if bytes.Equal(encoded(want), encoded(is)) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -100,6 +101,14 @@ var vocabulary = []string{
 	api.PhaseStarting, api.PhaseCompleted, api.PhaseStopping, api.TaskRestarting, api.TaskRemoving, api.PlanUnchanged,
 	api.RolloutProgressing, api.RolloutComplete, api.RolloutRollingBack, api.RolloutRollbackPaused, api.RunSucceeded,
 	unhealthy, string(readinessTest), string(livenessTest),
+}
+
+// hidden is p as the client got it.
+func (a *Agent) hidden(p *api.Plan) (out api.Plan) {
+	if err := json.Unmarshal(a.cfg.Redact.JSON(encoded(p)), &out); err != nil {
+		return *p // it is not what was looked at, then
+	}
+	return out
 }
 
 // learnStored tells the redactor what is kept.
