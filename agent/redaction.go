@@ -19,6 +19,9 @@ import (
 // places: the log (Config.Log, made by berthd), the answers of the API
 // (redacting), the records (world.redact, of what they say in words).
 
+// problemType is the content type of an api.Error.
+var problemType = new(api.Error).ContentType("")
+
 // maxRedacted is the number of values above which those are forgotten that are
 // no longer kept: some 10 MB.
 const maxRedacted = 10_000
@@ -56,7 +59,7 @@ func (w *redacted) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *redacted) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() } // the client may be gone
 
 func (w *redacted) Write(p []byte) (int, error) {
-	if w.set == nil || w.Header().Get("Content-Type") == "application/x-tar" || slices.Contains(verbatim, w.r.Pattern) {
+	if w.set == nil || w.verbatim() {
 		return w.ResponseWriter.Write(p)
 	}
 	whole := bytes.LastIndexByte(p, '\n') + 1
@@ -67,6 +70,12 @@ func (w *redacted) Write(p []byte) (int, error) {
 	}
 	w.rest = append(w.rest, p[whole:]...)
 	return len(p), w.send(lines)
+}
+
+// verbatim says that it is a user's own data. What Berth says of a failure never is.
+func (w *redacted) verbatim() bool {
+	kind := w.Header().Get("Content-Type")
+	return kind == "application/x-tar" || kind != problemType && slices.Contains(verbatim, w.r.Pattern)
 }
 
 func (w *redacted) send(text []byte) error {

@@ -217,6 +217,24 @@ func TestRedacting_LinesInPieces_AndWhatIsNoText(t *testing.T) {
 	}
 }
 
+// A user who gives a value for the name of a config, or of a secret, gets it not
+// back in the refusal.
+func TestRedacting_AFailureOfAVerbatimRoute_IsRedacted(t *testing.T) {
+	a := &Agent{cfg: Config{Redact: &redact.Set{}}}
+	a.cfg.Redact.Add([]byte("swordfish"))
+	for kind, want := range map[string]string{"application/json": `"swordfish"`, problemType: `"<redacted>"`} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", nil)
+		r.Pattern = "POST /v1/contents/{kind}"
+		a.redacting(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			io.WriteString(w, `"swordfish"`)
+		})).ServeHTTP(w, r)
+		if got := w.Body.String(); got != want {
+			t.Errorf("%s: %s, want %s", kind, got, want)
+		}
+	}
+}
+
 // A panic in a handler is logged by net/http, with what the panic says.
 func TestServer_APanicOfAHandler_IsLoggedWithoutTheSecret(t *testing.T) {
 	b := newBench(t)

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -100,6 +102,7 @@ func StartAgent(ctx context.Context, o AgentOptions) (StartedAgent, error) {
 
 	cmd := exec.Command(o.Program, o.Args()...) //nolint:gosec,noctx // it must outlive ctx
 	cmd.Dir = "/"
+	cmd.Env = agentEnviron(os.Environ())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -115,6 +118,32 @@ func StartAgent(ctx context.Context, o AgentOptions) (StartedAgent, error) {
 		return started, fmt.Errorf("start the agent: %w (log: %s)", err, started.Log)
 	}
 	return started, nil
+}
+
+// inherited are the variables that an agent or the programs that it starts
+// read, and prefixes of such: of Go, of TLS and proxies, of the credential
+// helpers of registries.
+var (
+	inherited = []string{
+		"PATH", "HOME", "TZ", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",
+		"DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR", "BUILDKIT_HOST",
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+		"GOTRACEBACK", "GODEBUG", "GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GOCOVERDIR",
+	}
+	inheritedPrefixes = []string{"BERTH_", "AWS_", "AZURE_", "GOOGLE_"}
+)
+
+// agentEnviron is what an agent inherits from the user who starts it. All else,
+// with the variables that secrets come from, is of no use to it.
+func agentEnviron(all []string) (out []string) {
+	for _, entry := range all {
+		name, _, _ := strings.Cut(entry, "=")
+		if slices.Contains(inherited, name) || slices.Contains(inherited, strings.ToUpper(name)) && strings.HasSuffix(name, "_proxy") ||
+			slices.ContainsFunc(inheritedPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			out = append(out, entry)
+		}
+	}
+	return out
 }
 
 // awaitAgent returns once somebody answers on the socket. exited tells how the

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // forms are the ways in which text may show v.
@@ -32,7 +33,7 @@ func forms(v string) []string {
 	if strings.ContainsAny(v, "\r\n") {
 		n := 0
 		for line := range strings.Lines(v) {
-			if line = strings.TrimSpace(line); len(line) >= minLine {
+			if line = strings.TrimSpace(line); len(line) >= minLine || mixed(line) {
 				add(line)
 				add(quoted(line)...)
 			}
@@ -53,6 +54,12 @@ func forms(v string) []string {
 		}
 	}
 	return out
+}
+
+// mixed says that a short line looks like a password rather than a word.
+func mixed(line string) bool {
+	return strings.ContainsAny(line, "0123456789") && !strings.ContainsAny(line, " \t") &&
+		strings.ContainsFunc(line, unicode.IsUpper) && strings.ContainsFunc(line, unicode.IsLower)
 }
 
 // numbers is v as %v prints bytes.

@@ -14,8 +14,8 @@ const (
 	// Mark stands where a value was.
 	Mark = "<redacted>"
 
-	// minLine is the least length of a line that counts by itself; maxLines
-	// bounds them, of the first lines of a value.
+	// minLine is the least length of a line that counts by itself, unless it looks
+	// like a password; maxLines bounds them, of the first lines of a value.
 	minLine  = 16
 	maxLines = 1 << 10
 	// maxForms is the size above which a value is only known as it is and quoted,

@@ -137,10 +137,10 @@ func TestText_ValuesThatOverlap_NothingOfThemIsLeft(t *testing.T) {
 }
 
 func TestText_OneLineOfAValue_IsReplaced(t *testing.T) {
-	key := "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIGjLw0A6\n  short\nvdT9MTn1zJfZ5uZ4pSNv2e9c\n-----END PRIVATE KEY-----\n"
+	key := "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIGjLw0A6\n  short\nPassw0rd\nvdT9MTn1zJfZ5uZ4pSNv2e9c\n-----END PRIVATE KEY-----\n"
 	var s Set
 	s.Add([]byte(key))
-	if got, want := s.Text("last line: vdT9MTn1zJfZ5uZ4pSNv2e9c, short"), "last line: "+Mark+", short"; got != want {
+	if got, want := s.Text("last line: vdT9MTn1zJfZ5uZ4pSNv2e9c, short, Passw0rd"), "last line: "+Mark+", short, "+Mark; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
