@@ -53,7 +53,7 @@ func (a *Agent) act(ctx context.Context, stack string, req *api.ActionRequest, r
 			}
 		})
 	case api.ActionKill:
-		return a.kill(ctx, stack, services, req.Signal)
+		return a.kill(ctx, stack, services, req.Signal, report)
 	case api.ActionRemove:
 		return a.removeServices(ctx, stack, services, req, report)
 	case api.ActionPause, api.ActionUnpause:
@@ -129,8 +129,8 @@ func (a *Agent) stop(ctx context.Context, stack string, services []string, timeo
 }
 
 // kill sends a signal to every running task. SIGKILL, like in Docker, also
-// means that the user wants them down.
-func (a *Agent) kill(ctx context.Context, stack string, services []string, name string) (*api.Done, error) {
+// means that the user wants them down, and then it waits until they are.
+func (a *Agent) kill(ctx context.Context, stack string, services []string, name string, report func(api.Progress)) (*api.Done, error) {
 	sig := runtime.Signal(unix.SIGKILL)
 	if name != "" {
 		var err error
@@ -138,8 +138,10 @@ func (a *Agent) kill(ctx context.Context, stack string, services []string, name 
 			return nil, invalid("signal %q: %v", name, err)
 		}
 	}
+	var revision uint64
 	if sig == unix.SIGKILL {
-		_, err := a.changeStack(stack, "berth kill", func(s *store.Stack) {
+		var err error
+		revision, err = a.changeStack(stack, "berth kill", func(s *store.Stack) {
 			for _, name := range services {
 				s.Stopped[name] = true
 			}
@@ -157,6 +159,10 @@ func (a *Agent) kill(ctx context.Context, stack string, services []string, name 
 	}
 	if n == 0 {
 		return nil, &api.Error{Status: http.StatusConflict, Code: api.CodeConflict, Detail: "no task is running"}
+	}
+	if sig == unix.SIGKILL {
+		a.loop.settle(ctx)
+		return a.follow(ctx, stack, revision, services, report)
 	}
 	a.loop.wake()
 	return &api.Done{Outcome: api.OutcomeDone}, nil

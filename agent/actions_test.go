@@ -69,6 +69,7 @@ func TestKill_EndsForGood(t *testing.T) {
 	simulate(t, func(b *bench) {
 		b.up(shop())
 		b.action("shop", api.ActionRequest{Action: api.ActionKill, Services: []string{"web"}})
+		b.expectTasks("db/1.1 running published", "web/1.1 exited 137") // when it says so, it is so
 		b.pass(time.Minute)
 		b.expectTasks("db/1.1 running published", "web/1.1 exited 137")
 		_, err := b.act(b.t.Context(), "shop", &api.ActionRequest{Action: api.ActionKill, Services: []string{"web"}}, func(api.Progress) {})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -100,7 +101,11 @@ func (r *rollout) interrupted(ctx context.Context, again <-chan os.Signal) error
 	case <-again:
 		cancel()
 		<-stopped // the kill decides
-		if err := r.stop(context.WithoutCancel(ctx), api.ActionKill); err != nil {
+		err := r.stop(context.WithoutCancel(ctx), api.ActionKill)
+		if p := (*api.Error)(nil); errors.As(err, &p) && p.Code == api.CodeConflict {
+			err = nil // they had stopped already
+		}
+		if err != nil {
 			return exit{exitInterrupted, err}
 		}
 	}
