@@ -306,3 +306,30 @@ func TestConformance_ProvesEveryAttribute(t *testing.T) {
 		}
 	}
 }
+
+// TestConformance_ReadmeSaysHowMany holds the README's numbers to what is there.
+func TestConformance_ReadmeSaysHowMany(t *testing.T) {
+	scripts, err := filepath.Glob(filepath.Join(conformance, "*.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, honoured := spec.Support(), 0
+	for _, a := range all {
+		if a.Honoured {
+			honoured++
+		}
+	}
+	words := strings.Join(strings.Fields(string(text)), " ")
+	for _, want := range []string{
+		fmt.Sprintf("%d of %[1]d scripts", len(scripts)),
+		fmt.Sprintf("Of %d attributes of Compose %d are", len(all), honoured),
+	} {
+		if !strings.Contains(words, want) {
+			t.Errorf("README.md does not say %q", want)
+		}
+	}
+}
