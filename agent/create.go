@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"berth/api"
 	"berth/crash"
 	"berth/images"
 	"berth/overlaynet"
@@ -47,10 +48,10 @@ func (a *Agent) startTask(ctx context.Context, t *store.Task, err error) error {
 		crash.At("task.unstartable")
 		a.w.note(id, func(t *store.Task) {
 			t.Lost = false // unmake took its container, nobody else
-			t.State, t.Finished, t.ExitCode, t.Reason = store.StateExited, time.Now(), startExit(err), err.Error()
+			t.State, t.Finished, t.ExitCode, t.Reason = store.StateExited, time.Now(), startExit(err), startReason(err)
 			t.Unstartable = unstartable(err)
 		})
-		a.events.task(t, "die", err.Error())
+		a.events.task(t, "die", startReason(err))
 		return nil
 	}
 	crash.At("container.started")
@@ -79,6 +80,14 @@ func startExit(err error) int {
 		return 127
 	}
 	return 126
+}
+
+// startReason is why a task did not start, in one line with what to do.
+func startReason(err error) string {
+	if p := (*api.Error)(nil); errors.As(err, &p) && p.Hint != "" {
+		return err.Error() + "; " + p.Hint
+	}
+	return err.Error()
 }
 
 // unstartable says that the image and the file, not the machine, are at fault.

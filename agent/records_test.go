@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -35,4 +37,15 @@ func TestRecordTasks_OfAServiceThatWasStoppedSince_MakesNone(t *testing.T) {
 		}
 		b.expectTasks("db/1.1 exited 143", "web/1.1 exited 143")
 	})
+}
+
+func TestStartReason_SaysWhatToDo(t *testing.T) {
+	plain := errors.New("no space left on device")
+	if got := startReason(plain); got != plain.Error() {
+		t.Errorf("%q", got)
+	}
+	hinted := fmt.Errorf("deliver: %w", &api.Error{Detail: "secret word is damaged", Hint: "store it again"})
+	if got, want := startReason(hinted), "deliver: secret word is damaged; store it again"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

@@ -390,3 +390,20 @@ func TestDeliver_WhileProcessesStart_Succeeds(t *testing.T) {
 	close(stop)
 	starting.Wait()
 }
+
+// A repeated `up` repairs what it brings, also in an agent that has read the
+// file when it was whole.
+func TestPut_OfWhatWasDamagedSince_WritesItAgain(t *testing.T) {
+	s := newStore(t)
+	digest := put(t, s, "swordfish")
+	if _, err := s.Get(digest); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.file(digest), []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "swordfish")
+	if got, err := s.Get(digest); err != nil || string(got) != "swordfish" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

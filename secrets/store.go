@@ -74,9 +74,6 @@ type Store struct {
 	unfinished error
 	// writing serialises what replaces ciphertext, and guards the keys.
 	writing sync.RWMutex
-	mu      sync.Mutex
-	// good has the digests whose file was read or written whole by this process.
-	good map[string]bool
 	// delivering serialises Deliver and Withdraw.
 	delivering sync.Mutex
 }
@@ -94,7 +91,7 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open secrets: %w", err)
 		}
 	}
-	s := &Store{cfg: cfg, good: map[string]bool{}, sopsTimeout: sopsTimeout}
+	s := &Store{cfg: cfg, sopsTimeout: sopsTimeout}
 	if err := os.MkdirAll(s.contentDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("open secrets: %w", err)
 	}
@@ -230,9 +227,9 @@ func (s *Store) Put(content []byte) (string, error) {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
 	digest := s.Digest(content)
-	if s.has(digest) {
+	if _, err := s.get(digest); err == nil {
 		return digest, nil
-	}
+	} // a damaged file is written again
 	if err := s.write(digest, content); err != nil {
 		return "", err
 	}
@@ -248,32 +245,7 @@ func (s *Store) write(digest string, content []byte) error {
 	if err := replaceFile(s.file(digest), sealed, 0o600); err != nil {
 		return fmt.Errorf("store secret %s: %w", short(digest), err)
 	}
-	s.mark(digest, true)
 	return nil
-}
-
-// has says whether content is stored and whole. A damaged file is written
-// again by Put, so a repeated `up` repairs it.
-func (s *Store) has(digest string) bool {
-	s.mu.Lock()
-	good := s.good[digest]
-	s.mu.Unlock()
-	if good {
-		_, err := os.Lstat(s.file(digest))
-		return err == nil
-	}
-	_, err := s.get(digest)
-	return err == nil
-}
-
-func (s *Store) mark(digest string, good bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if good {
-		s.good[digest] = true
-	} else {
-		delete(s.good, digest)
-	}
 }
 
 var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -300,9 +272,7 @@ func (s *Store) get(digest string) ([]byte, error) {
 	}
 	defer f.Close()
 	content, err := s.open(f, MaxSize)
-	good := err == nil && hmac.Equal([]byte(s.Digest(content)), []byte(digest))
-	s.mark(digest, good)
-	if !good {
+	if err != nil || !hmac.Equal([]byte(s.Digest(content)), []byte(digest)) {
 		return nil, &DamagedError{digest}
 	}
 	return content, nil
@@ -332,7 +302,6 @@ func (s *Store) Sweep(keepTasks, usedDigests map[string]bool) error {
 			continue
 		}
 		// What is not of our form is a temporary file of a Put that was cut off.
-		s.mark(digest, false)
 		if err := os.Remove(filepath.Join(s.contentDir(), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("sweep secrets: %w", err))
 		}
