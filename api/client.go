@@ -68,9 +68,16 @@ func (c *Client) Socket() string { return c.socket }
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Info describes the agent. It is also the cheapest way to learn whether one
-// listens.
+// listens. An agent that ends while it is asked is asked again: then nobody
+// listens, or the next one.
 func (c *Client) Info(ctx context.Context) (Info, error) {
-	return call[Info](ctx, c, request{method: http.MethodGet, path: "/v1/info"})
+	r := request{method: http.MethodGet, path: "/v1/info"}
+	info, err := call[Info](ctx, c, r)
+	var answer *Error
+	if err == nil || errors.As(err, &answer) || errors.Is(err, ErrNoAgent) || errors.Is(err, ErrForbidden) || ctx.Err() != nil {
+		return info, err
+	}
+	return call[Info](ctx, c, r)
 }
 
 // host stands in URLs where a network client would have a host; the agent

@@ -67,6 +67,28 @@ func TestClient_NobodyListens_IsErrNoAgent(t *testing.T) {
 	}
 }
 
+// A killed agent's socket takes connections until the kernel has closed it.
+func TestClient_TheAgentEndsWhileItIsAsked_IsErrNoAgent(t *testing.T) {
+	socket := Socket(t.TempDir())
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		l.Close()
+		conn.Close() // with what the client has sent, or will
+	}()
+	c := NewClient(socket)
+	defer c.Close()
+	if _, err := c.Info(t.Context()); !errors.Is(err, ErrNoAgent) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestClient_Refused_IsAnErrorWithItsParts(t *testing.T) {
 	want := Error{
 		Status: 409, Detail: "port 80 is taken", Code: CodePortInUse, Hint: "stop nginx",

@@ -37,8 +37,12 @@ func kill(t *testing.T, pid int) {
 	})
 }
 
-// alive says whether a process runs; a zombie does not.
+// alive says whether a process runs. A zombie does not, unless it has threads
+// whose end is still to come: with the last one its sockets close.
 func alive(pid int) bool {
+	if threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)); len(threads) > 1 {
+		return true
+	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false
